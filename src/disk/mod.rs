@@ -1,0 +1,190 @@
+//! The one door to files.
+//!
+//! Everything that must survive a crash goes through [`Disk`] and [`DiskFile`], so that the same code runs on the
+//! real file system ([`FileDisk`]) and on the simulated one of the crash tests, which forgets and tears what was not
+//! synced.
+//!
+//! Rules that the callers keep, and that a `Disk` assumes:
+//! * A new file is durable after [`DiskFile::sync`] **and** [`Disk::sync_dir`] of its directory.
+//! * A file is replaced by [`Disk::replace`] only: write a temporary, sync, rename, sync the directory.
+//! * After a failed sync nothing of that file is believed again: the page cache may show what the disk does not have.
+//! * EINTR and short writes are finished here and never seen by a caller.
+
+mod file;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use file::FileDisk;
+
+/// How [`Disk::open`] opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    Write,
+    /// A new file, for reading and writing; fails with `AlreadyExists` when there is one.
+    CreateNew,
+}
+
+/// A file system. All paths are taken as given.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a directory and its missing parents, and syncs each directory that got a new entry.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Names of the entries of a directory, sorted.
+    ///
+    /// # Errors
+    /// As the system gives them; `NotFound` when there is no such directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether something has this name.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Renames a file or directory; durable after [`Disk::sync_dir`] of both parents.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file; durable after [`Disk::sync_dir`] of its parent.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with everything in it. Nothing happens when there is none.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the entries of a directory durable.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Bytes that may still be written below `path`.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+
+    /// Puts `bytes` in place of the file at `path`, which afterwards holds either the old or the new content whole.
+    /// Durable on return.
+    ///
+    /// # Errors
+    /// As the system gives them; the old content then still stands, or the new one does.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let temporary = path.with_extension("tmp");
+        if self.exists(&temporary) {
+            self.remove_file(&temporary)?;
+        }
+        let file = self.open(&temporary, OpenMode::CreateNew)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync()?;
+        self.rename(&temporary, path)?;
+        self.sync_dir(dir)
+    }
+
+    /// The whole content of a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As the system gives them; `InvalidData` when it is longer.
+    fn read_all(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        let file = self.open(path, OpenMode::Read)?;
+        let length = file.len()?;
+        if length > limit {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{length} bytes long, {limit} are expected at most"),
+            ));
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+}
+
+/// An open file. Reads and writes name their position; there is no cursor.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Reads up to `buffer.len()` bytes; 0 only at the end of the file or for an empty buffer.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes`; the file grows as needed.
+    ///
+    /// # Errors
+    /// As the system gives them; any part may then have been written.
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Writes all of `parts` one behind the other.
+    ///
+    /// # Errors
+    /// As the system gives them; any part may then have been written.
+    fn write_all_vectored_at(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
+        let mut at = position;
+        for part in parts {
+            self.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes the content and the length durable (fdatasync).
+    ///
+    /// # Errors
+    /// As the system gives them; see the module page for what that means.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts or extends (with zeros) to `length` bytes.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no content.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads exactly `buffer.len()` bytes.
+    ///
+    /// # Errors
+    /// As the system gives them; `UnexpectedEof` where the file ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.read_at(&mut buffer[done..], position + done as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => done += n,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! TLog: a Kafka-wire-compatible broker that keeps the transaction logs of virtual disks.
+
+pub mod disk;
+pub mod task;
+pub mod types;
