@@ -1,0 +1,225 @@
+//! The codecs of record batches. Whatever expands does so through a limit on its output.
+//!
+//! Each codec as clients write it:
+//! * gzip: one or several members.
+//! * snappy: xerial blocks (Java: 16 bytes of magic and versions, then `i32 length | raw snappy` repeated) or one raw
+//!   stream (librdkafka and others). Told apart by the magic, which no raw stream begins with.
+//! * lz4: one frame of the frame format. A missing end mark or bytes after it are refused, because readers of some
+//!   clients stop at either.
+//! * zstd: one or several frames, content size not needed.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use super::Error;
+use crate::types::limits::ZSTD_WINDOW_LOG;
+
+const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+/// Version 1, readable since version 1.
+const XERIAL_VERSIONS: [u8; 8] = [0, 0, 0, 1, 0, 0, 0, 1];
+/// Plain bytes per block as Java's writer cuts them.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// No snappy element makes more of its bytes: a copy of 3 bytes gives 64 at most.
+const SNAPPY_MOST_EXPANSION: usize = 22;
+
+/// Codec of a records section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Plain.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// Snappy, framed by xerial's blocks or raw.
+    Snappy,
+    /// The LZ4 frame format.
+    Lz4,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// As Kafka's `compression.type` spells it.
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+impl Compression {
+    /// The codec of a number of the attributes' bits 0-2.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] above 4.
+    pub fn from_id(id: u8) -> Result<Self, Error> {
+        Ok(match id {
+            0 => Self::None,
+            1 => Self::Gzip,
+            2 => Self::Snappy,
+            3 => Self::Lz4,
+            4 => Self::Zstd,
+            codec => return Err(Error::Codec { codec }),
+        })
+    }
+
+    /// Its number in the attributes.
+    #[must_use]
+    pub fn id(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+
+    /// Compresses `plain` at the codec's default level.
+    #[must_use]
+    pub fn compress(self, plain: &[u8]) -> Vec<u8> {
+        match self {
+            Self::None => Ok(plain.to_vec()),
+            Self::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), <_>::default());
+                encoder.write_all(plain).and_then(|()| encoder.finish())
+            }
+            Self::Snappy => compress_xerial(plain).map_err(io::Error::from),
+            Self::Lz4 => {
+                // Java's reader knows independent blocks only, which are the default; 64 KiB is its default too.
+                let info = lz4_flex::frame::FrameInfo::new()
+                    .block_size(lz4_flex::frame::BlockSize::Max64KB)
+                    .block_mode(lz4_flex::frame::BlockMode::Independent);
+                let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+                encoder.write_all(plain).and_then(|()| encoder.finish().map_err(io::Error::from))
+            }
+            Self::Zstd => zstd::stream::encode_all(plain, 0),
+        }
+        .expect("an encoder into memory has no other failure")
+    }
+
+    /// Expands `packed` to at most `limit` bytes, in memory that grows with the output.
+    ///
+    /// # Errors
+    /// [`Error::Compressed`], [`Error::Expands`].
+    pub fn decompress(self, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::None if packed.len() > limit => Err(Error::Expands { codec: self, limit }),
+            Self::None => Ok(packed.to_vec()),
+            Self::Gzip => self.read_limited(flate2::bufread::MultiGzDecoder::new(packed), limit),
+            Self::Snappy => self.decompress_snappy(packed, limit),
+            Self::Lz4 => self.decompress_lz4(packed, limit),
+            Self::Zstd => {
+                let mut decoder =
+                    zstd::stream::read::Decoder::with_buffer(packed).map_err(|e| self.wrong(&e))?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|e| self.wrong(&e))?;
+                self.read_limited(decoder, limit)
+            }
+        }
+    }
+
+    fn wrong(self, reason: &dyn fmt::Display) -> Error {
+        Error::Compressed { codec: self, reason: reason.to_string() }
+    }
+
+    fn read_limited(self, decoder: impl Read, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut plain = Vec::new();
+        // One byte more than allowed tells an overflow from a fit.
+        decoder.take(limit as u64 + 1).read_to_end(&mut plain).map_err(|e| self.wrong(&e))?;
+        if plain.len() > limit {
+            return Err(Error::Expands { codec: self, limit });
+        }
+        Ok(plain)
+    }
+
+    fn decompress_lz4(self, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+        let mut input = EndWatch { left: packed, ran_dry: false };
+        let plain = self.read_limited(lz4_flex::frame::FrameDecoder::new(&mut input), limit)?;
+        if input.ran_dry {
+            return Err(self.wrong(&"the frame has no end mark"));
+        }
+        if !input.left.is_empty() {
+            return Err(self.wrong(&"bytes follow the frame"));
+        }
+        Ok(plain)
+    }
+
+    fn decompress_snappy(self, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+        let mut plain = Vec::new();
+        let Some(rest) = packed.strip_prefix(&XERIAL_MAGIC) else {
+            self.append_raw_snappy(&mut plain, packed, limit)?;
+            return Ok(plain);
+        };
+        let mut blocks = rest
+            .get(XERIAL_VERSIONS.len()..)
+            .ok_or_else(|| self.wrong(&"cut off in its header"))?;
+        while !blocks.is_empty() {
+            let (block, rest) = blocks
+                .split_first_chunk()
+                .and_then(|(length, rest)| {
+                    rest.split_at_checked(usize::try_from(i32::from_be_bytes(*length)).ok()?)
+                })
+                .ok_or_else(|| self.wrong(&"a block is longer than the bytes left"))?;
+            self.append_raw_snappy(&mut plain, block, limit)?;
+            blocks = rest;
+        }
+        Ok(plain)
+    }
+
+    /// Appends the content of one raw stream. Its announced length is checked before memory is taken for it.
+    fn append_raw_snappy(
+        self,
+        plain: &mut Vec<u8>,
+        packed: &[u8],
+        limit: usize,
+    ) -> Result<(), Error> {
+        let announced = snap::raw::decompress_len(packed).map_err(|e| self.wrong(&e))?;
+        if announced > limit - plain.len() {
+            return Err(Error::Expands { codec: self, limit });
+        }
+        if announced > packed.len().saturating_mul(SNAPPY_MOST_EXPANSION) {
+            return Err(self.wrong(&"it announces more bytes than it can make"));
+        }
+        let start = plain.len();
+        plain.resize(start + announced, 0);
+        let room = plain.get_mut(start..).unwrap_or_default();
+        let written =
+            snap::raw::Decoder::new().decompress(packed, room).map_err(|e| self.wrong(&e))?;
+        plain.truncate(start + written);
+        Ok(())
+    }
+}
+
+fn compress_xerial(plain: &[u8]) -> Result<Vec<u8>, snap::Error> {
+    let mut out = [XERIAL_MAGIC, XERIAL_VERSIONS].concat();
+    let mut encoder = snap::raw::Encoder::new();
+    for block in plain.chunks(XERIAL_BLOCK_BYTES) {
+        let packed = encoder.compress_vec(block)?;
+        let length =
+            u32::try_from(packed.len()).expect("a block of 32 KiB grows by a sixth at most");
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&packed);
+    }
+    Ok(out)
+}
+
+/// Remembers whether the decoder asked for more than there was: the lz4 crate takes that for a proper end.
+struct EndWatch<'a> {
+    left: &'a [u8],
+    ran_dry: bool,
+}
+
+impl Read for EndWatch<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left.is_empty() && !buffer.is_empty() {
+            self.ran_dry = true;
+        }
+        self.left.read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

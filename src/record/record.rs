@@ -1,0 +1,194 @@
+//! The records of a batch: walking and checking their framing.
+
+use std::borrow::Cow;
+
+use super::varint::{take_i32, take_i64};
+use super::{BatchHeader, Compression, Error, HEADER_BYTES, RecordFault};
+use crate::types::limits::DECOMPRESSED_BATCH_BYTES;
+
+/// Shortest record: length, attributes, two deltas, two absent fields and a header count, of one byte each.
+const LEAST_RECORD_BYTES: usize = 7;
+/// Shortest header: an empty key and an absent value.
+const LEAST_HEADER_BYTES: usize = 2;
+
+/// A record, borrowed from the plain records section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Unused by Kafka so far.
+    pub attributes: i8,
+    /// Milliseconds after the batch's base timestamp; see [`BatchHeader::timestamp_of`].
+    pub timestamp_delta: i64,
+    /// Offset less the batch's base offset.
+    pub offset_delta: i32,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value; absent in a deletion.
+    pub value: Option<&'a [u8]>,
+    /// The headers in their order.
+    pub headers: Headers<'a>,
+}
+
+/// The headers of a record: key and value of each, in order, repeated keys included. Their framing was checked when the
+/// record was read, so there is no error to give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers<'a> {
+    left: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.count = self.count.checked_sub(1)?;
+        take_header(&mut self.left).ok()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+fn take_header<'a>(input: &mut &'a [u8]) -> Result<(&'a [u8], Option<&'a [u8]>), RecordFault> {
+    let key = take_field(input)?.ok_or(RecordFault::HeaderKey)?;
+    Ok((key, take_field(input)?))
+}
+
+/// A length and so many bytes; -1 is absent.
+fn take_field<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordFault> {
+    let length = take_i32(input).ok_or(RecordFault::Varint)?;
+    if length == -1 {
+        return Ok(None);
+    }
+    let (field, rest) = usize::try_from(length)
+        .ok()
+        .and_then(|length| input.split_at_checked(length))
+        .ok_or(RecordFault::Field { length, left: input.len() })?;
+    *input = rest;
+    Ok(Some(field))
+}
+
+/// Takes one record off the front of `input`, its headers walked, every byte of it accounted for.
+fn take_record<'a>(input: &mut &'a [u8]) -> Result<Record<'a>, RecordFault> {
+    let length = take_i32(input).ok_or(RecordFault::Varint)?;
+    let (mut body, rest) = usize::try_from(length)
+        .ok()
+        .and_then(|length| input.split_at_checked(length))
+        .ok_or(RecordFault::Length { length, left: input.len() })?;
+    *input = rest;
+
+    let (&attributes, after) = body.split_first().ok_or(RecordFault::Varint)?;
+    body = after;
+    let timestamp_delta = take_i64(&mut body).ok_or(RecordFault::Varint)?;
+    let offset_delta = take_i32(&mut body).ok_or(RecordFault::Varint)?;
+    let key = take_field(&mut body)?;
+    let value = take_field(&mut body)?;
+    let announced = take_i32(&mut body).ok_or(RecordFault::Varint)?;
+    let count = usize::try_from(announced)
+        .ok()
+        .filter(|count| *count <= body.len() / LEAST_HEADER_BYTES)
+        .ok_or(RecordFault::HeaderCount { count: announced, left: body.len() })?;
+    let headers = Headers { left: body, count };
+    for _ in 0..count {
+        take_header(&mut body)?;
+    }
+    if !body.is_empty() {
+        return Err(RecordFault::BytesAfterHeaders { count: body.len() });
+    }
+    Ok(Record {
+        attributes: attributes.cast_signed(),
+        timestamp_delta,
+        offset_delta,
+        key,
+        value,
+        headers,
+    })
+}
+
+/// The plain records section of a whole batch: borrowed where it is not compressed.
+///
+/// # Errors
+/// [`Error::Codec`], [`Error::Compressed`], [`Error::Expands`] beyond [`DECOMPRESSED_BATCH_BYTES`].
+pub fn plain_records<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<Cow<'a, [u8]>, Error> {
+    let records = batch
+        .get(HEADER_BYTES..)
+        .ok_or(Error::Truncated { needed: HEADER_BYTES, found: batch.len() })?;
+    match header.compression()? {
+        Compression::None => Ok(Cow::Borrowed(records)),
+        codec => codec.decompress(records, DECOMPRESSED_BATCH_BYTES).map(Cow::Owned),
+    }
+}
+
+/// Walks the framing of all records of a batch that passed [`super::check_batch`]: as many as the header says, numbered from
+/// 0 in order, each exactly as long as it says, nothing after them.
+///
+/// Cost: a pass over the records; a compressed batch is expanded in memory (at most [`DECOMPRESSED_BATCH_BYTES`]).
+///
+/// # Errors
+/// Those of [`plain_records`], [`Error::CountBeyondBytes`], [`Error::Record`], [`Error::BytesAfterRecords`].
+pub fn check_records(batch: &[u8], header: &BatchHeader) -> Result<(), Error> {
+    let plain = plain_records(batch, header)?;
+    let fits = usize::try_from(header.record_count)
+        .is_ok_and(|count| count <= plain.len() / LEAST_RECORD_BYTES);
+    if !fits {
+        return Err(Error::CountBeyondBytes {
+            count: header.record_count,
+            plain_bytes: plain.len(),
+        });
+    }
+    for (record, index) in Records::new(&plain, header).zip(0..) {
+        let record = record?;
+        let fault = if record.offset_delta != index {
+            RecordFault::OffsetDelta { found: record.offset_delta }
+        } else if header.base_timestamp.checked_add(record.timestamp_delta).is_none() {
+            RecordFault::Timestamp { delta: record.timestamp_delta }
+        } else {
+            continue;
+        };
+        return Err(Error::Record { index, fault });
+    }
+    Ok(())
+}
+
+/// The records of a plain records section, as many as the header says; bytes after them are an error. Offset deltas are as
+/// found, so gaps of compaction are fine. After an error there are no more.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    plain: &'a [u8],
+    /// Of the next record.
+    index: i32,
+    count: i32,
+}
+
+impl<'a> Records<'a> {
+    /// Of `plain`, which [`plain_records`] gave for the batch of `header`.
+    #[must_use]
+    pub fn new(plain: &'a [u8], header: &BatchHeader) -> Self {
+        Self { plain, index: 0, count: header.record_count }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index >= self.count {
+            // Said once: what is left is dropped with the saying.
+            let count = std::mem::take(&mut self.plain).len();
+            return (count > 0).then_some(Err(Error::BytesAfterRecords { count }));
+        }
+        let index = self.index;
+        self.index += 1;
+        let item = take_record(&mut self.plain).map_err(|fault| Error::Record { index, fault });
+        if item.is_err() {
+            self.plain = &[];
+            self.index = self.count;
+        }
+        Some(item)
+    }
+}
+
+#[cfg(test)]
+mod tests;
