@@ -1,6 +1,7 @@
 //! TLog: a Kafka-wire-compatible broker that keeps the transaction logs of virtual disks.
 
 pub mod disk;
+pub mod kafka;
 pub mod record;
 pub mod task;
 pub mod types;
