@@ -5,3 +5,4 @@ pub mod kafka;
 pub mod record;
 pub mod task;
 pub mod types;
+pub mod wal;

@@ -11,6 +11,8 @@
 //! * EINTR and short writes are finished here and never seen by a caller.
 
 mod file;
+#[cfg(test)]
+pub mod sim;
 
 use std::fmt::Debug;
 use std::io;

@@ -1,0 +1,716 @@
+//! A disk in memory that forgets and tears what was not synced: for crash tests only.
+//!
+//! Every file has two contents. *Live* is what reads see: the page cache. *Durable* is what the medium has. Writes go
+//! to the live content at once and wait as *pending* changes; [`DiskFile::sync`] moves them to the durable one.
+//! Entries of directories work the same way with [`Disk::sync_dir`].
+//!
+//! ```text
+//!            write, create, rename         sync, sync_dir
+//!   caller ------------------------> live + pending ------> durable
+//!                                      |                      |
+//!                      restart(): kill -9, live stays     crash(seed): durable + some of the pending
+//! ```
+//!
+//! * [`SimDisk::crash`]: of each 512-byte sector with pending writes some prefix of them has arrived (none and all
+//!   included), so a sector is never torn in itself; each pending change of a length or of a directory entry has
+//!   arrived or not, by itself.
+//! * Calls that change something are counted from 0 ([`SimDisk::operations`]); reads are not.
+//!   [`SimDisk::stop_at`] lets the process die within one of them, [`SimDisk::fail_at`] fails one.
+//! * A failed sync drops what was pending: the live content still shows it, no later sync writes it. That is what
+//!   Linux does, and why a log must not go on after one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Disk, DiskFile, OpenMode};
+
+const SECTOR_BYTES: usize = 512;
+const ROOT: usize = 0;
+
+/// One counted call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// A file was created.
+    Create(PathBuf),
+    /// A directory was created.
+    CreateDir(PathBuf),
+    /// Bytes were written to a file: name at the time of opening, position, length.
+    Write(PathBuf, u64, usize),
+    /// A file got another length.
+    SetLen(PathBuf, u64),
+    /// A file was synced.
+    Sync(PathBuf),
+    /// A directory was synced.
+    SyncDir(PathBuf),
+    /// From, to.
+    Rename(PathBuf, PathBuf),
+    /// A file or an emptied directory was removed.
+    Remove(PathBuf),
+}
+
+/// The small generator behind everything random here and in the tests (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.bits() % bound as u64) as usize
+    }
+
+    /// True every second time.
+    pub fn coin(&mut self) -> bool {
+        self.bits() & 1 == 1
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write { position: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write { position, bytes } => put(content, *position, bytes),
+            Self::SetLen(length) => content.resize(*length, 0),
+        }
+    }
+}
+
+fn put(content: &mut Vec<u8>, position: usize, bytes: &[u8]) {
+    let end = position + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[position..end].copy_from_slice(bytes);
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    File { live: Vec<u8>, durable: Vec<u8>, pending: Vec<Change> },
+    Dir { live: BTreeMap<String, usize>, durable: BTreeMap<String, usize> },
+}
+
+impl Node {
+    fn dir() -> Self {
+        Self::Dir { live: BTreeMap::new(), durable: BTreeMap::new() }
+    }
+}
+
+/// An entry of a directory: the directory's node, the name.
+type Place = (usize, String);
+
+/// A change of directory entries that not all directories concerned were synced after.
+#[derive(Debug, Clone)]
+struct EntryChange {
+    node: usize,
+    removed: Option<Place>,
+    added: Option<Place>,
+    unsynced: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    nodes: Vec<Node>,
+    entries: Vec<EntryChange>,
+    operations: Vec<Operation>,
+    stop_at: Option<usize>,
+    fail_at: Option<(usize, i32)>,
+    dead: bool,
+}
+
+/// What is to become of a counted call.
+enum Fate {
+    Done,
+    /// It takes place as far as unsynced things do, but the caller never hears of it.
+    Died,
+    Failed(i32),
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the simulated process has died")
+}
+
+impl State {
+    fn begin(&mut self, operation: Operation) -> io::Result<Fate> {
+        if self.dead {
+            return Err(dead());
+        }
+        let number = self.operations.len();
+        self.operations.push(operation);
+        if self.stop_at == Some(number) {
+            self.dead = true;
+            return Ok(Fate::Died);
+        }
+        match self.fail_at {
+            Some((at, errno)) if at == number => Ok(Fate::Failed(errno)),
+            _ => Ok(Fate::Done),
+        }
+    }
+
+    /// For changes that need no care beyond "pending": they take place also when the process dies in them, and do not
+    /// when they fail.
+    fn change(
+        &mut self,
+        operation: Operation,
+        apply: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.begin(operation)? {
+            Fate::Done => apply(self),
+            Fate::Died => apply(self).and(Err(dead())),
+            Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn find(&self, path: &Path) -> io::Result<usize> {
+        let mut at = ROOT;
+        for part in path.components() {
+            if let Component::Normal(name) = part {
+                let name = name.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+                at = *self.dir(at)?.get(name).ok_or(io::ErrorKind::NotFound)?;
+            }
+        }
+        Ok(at)
+    }
+
+    fn place(&self, path: &Path) -> io::Result<Place> {
+        let parent = self.find(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        self.dir(parent)?;
+        let name = path.file_name().and_then(|n| n.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((parent, name.to_owned()))
+    }
+
+    fn dir(&self, node: usize) -> io::Result<&BTreeMap<String, usize>> {
+        match &self.nodes[node] {
+            Node::Dir { live, .. } => Ok(live),
+            Node::File { .. } => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn content(&self, node: usize) -> io::Result<&Vec<u8>> {
+        match &self.nodes[node] {
+            Node::File { live, .. } => Ok(live),
+            Node::Dir { .. } => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    fn write(&mut self, node: usize, change: Change) {
+        if let Node::File { live, pending, .. } = &mut self.nodes[node] {
+            change.apply(live);
+            pending.push(change);
+        }
+    }
+
+    fn change_entry(&mut self, node: usize, removed: Option<Place>, added: Option<Place>) {
+        let mut unsynced: Vec<usize> =
+            removed.iter().chain(&added).map(|(parent, _)| *parent).collect();
+        unsynced.dedup();
+        let change = EntryChange { node, removed, added, unsynced };
+        self.apply_entry(&change, false);
+        self.entries.push(change);
+    }
+
+    fn apply_entry(&mut self, change: &EntryChange, to_durable: bool) {
+        let node = change.node;
+        let mut map = |parent: usize, edit: &dyn Fn(&mut BTreeMap<String, usize>)| {
+            if let Node::Dir { live, durable } = &mut self.nodes[parent] {
+                edit(if to_durable { durable } else { live });
+            }
+        };
+        if let Some((parent, name)) = &change.removed {
+            map(*parent, &|entries| {
+                // The name may stand for another file in a crash image that lost a rename.
+                if entries.get(name) == Some(&node) {
+                    entries.remove(name);
+                }
+            });
+        }
+        if let Some((parent, name)) = &change.added {
+            map(*parent, &|entries| {
+                entries.insert(name.clone(), node);
+            });
+        }
+    }
+
+    fn sync_file(&mut self, node: usize) {
+        if let Node::File { durable, pending, .. } = &mut self.nodes[node] {
+            for change in pending.drain(..) {
+                change.apply(durable);
+            }
+        }
+    }
+
+    fn sync_dir(&mut self, node: usize) {
+        let mut waiting = Vec::new();
+        for mut change in std::mem::take(&mut self.entries) {
+            change.unsynced.retain(|parent| *parent != node);
+            if change.unsynced.is_empty() {
+                self.apply_entry(&change, true);
+            } else {
+                waiting.push(change);
+            }
+        }
+        self.entries = waiting;
+    }
+}
+
+/// The disk after a power cut, as far as one file goes.
+fn crashed_content(mut image: Vec<u8>, pending: &[Change], random: &mut Random) -> Vec<u8> {
+    // A single coin per sector would hardly ever keep or lose a large write whole, the two cases of most interest.
+    let mode = random.below(4);
+    let mut touched: BTreeMap<usize, usize> = BTreeMap::new();
+    for change in pending {
+        if let Change::Write { position, bytes } = change {
+            for sector in sectors(*position, bytes.len()) {
+                *touched.entry(sector).or_default() += 1;
+            }
+        }
+    }
+    let mut arrived: BTreeMap<usize, usize> = BTreeMap::new();
+    for (sector, writes) in touched {
+        let kept = match mode {
+            0 => 0,
+            1 => writes,
+            _ => random.below(writes + 1),
+        };
+        arrived.insert(sector, kept);
+    }
+    for change in pending {
+        match change {
+            Change::SetLen(length) if random.coin() => image.resize(*length, 0),
+            Change::SetLen(_) => {}
+            Change::Write { position, bytes } => {
+                let end = position + bytes.len();
+                // The length may arrive without the bytes.
+                if mode != 0 && random.below(4) == 0 && image.len() < end {
+                    image.resize(end, 0);
+                }
+                for sector in sectors(*position, bytes.len()) {
+                    let left = arrived.entry(sector).or_default();
+                    if *left > 0 {
+                        *left -= 1;
+                        let from = (sector * SECTOR_BYTES).max(*position);
+                        let to = ((sector + 1) * SECTOR_BYTES).min(end);
+                        put(&mut image, from, &bytes[from - position..to - position]);
+                    }
+                }
+            }
+        }
+    }
+    image
+}
+
+fn sectors(position: usize, length: usize) -> std::ops::Range<usize> {
+    position / SECTOR_BYTES..(position + length).div_ceil(SECTOR_BYTES)
+}
+
+/// The simulated disk. Clones share it.
+#[derive(Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimDisk").field("operations", &self.lock().operations.len()).finish()
+    }
+}
+
+impl Default for SimDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimDisk {
+    /// An empty disk: the root directory alone.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(State { nodes: vec![Node::dir()], ..State::default() })
+    }
+
+    fn with(state: State) -> Self {
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds the disk")
+    }
+
+    /// Every counted call so far.
+    #[must_use]
+    pub fn operations(&self) -> Vec<Operation> {
+        self.lock().operations.clone()
+    }
+
+    /// The process dies within operation `number` (from 0): it may or may not have taken place, every call from then
+    /// on fails.
+    pub fn stop_at(&self, number: usize) {
+        self.lock().stop_at = Some(number);
+    }
+
+    /// Operation `number` (from 0) fails with the error `errno`: a write half done, a sync with what was pending
+    /// never to be written, anything else not done.
+    pub fn fail_at(&self, number: usize, errno: i32) {
+        self.lock().fail_at = Some((number, errno));
+    }
+
+    /// A power cut: a new disk with what a real one could hold now. The same seed gives the same image.
+    #[must_use]
+    pub fn crash(&self, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut state = self.lock().clone();
+        for change in std::mem::take(&mut state.entries) {
+            if random.coin() {
+                state.apply_entry(&change, true);
+            }
+        }
+        for node in &mut state.nodes {
+            match node {
+                Node::Dir { live, durable } => live.clone_from(durable),
+                Node::File { live, durable, pending } => {
+                    *durable = crashed_content(std::mem::take(durable), pending, &mut random);
+                    live.clone_from(durable);
+                    pending.clear();
+                }
+            }
+        }
+        Self::with(State { nodes: state.nodes, ..State::default() })
+    }
+
+    /// The end of the process alone (kill -9): a new disk with the page cache as it was, still unsynced.
+    #[must_use]
+    pub fn restart(&self) -> Self {
+        let state = self.lock();
+        Self::with(State {
+            nodes: state.nodes.clone(),
+            entries: state.entries.clone(),
+            ..State::default()
+        })
+    }
+
+    /// Changes the bits `mask` of one stored byte behind everybody's back.
+    ///
+    /// # Panics
+    /// Where there is no such file or byte.
+    pub fn flip(&self, path: &Path, position: usize, mask: u8) {
+        let mut state = self.lock();
+        let node = state.find(path).expect("the file exists");
+        if let Node::File { live, durable, .. } = &mut state.nodes[node] {
+            live[position] ^= mask;
+            durable[position] ^= mask;
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.lock();
+        if state.dead {
+            return Err(dead());
+        }
+        if mode == OpenMode::CreateNew {
+            let place = state.place(path)?;
+            if state.find(path).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.change(Operation::Create(path.to_owned()), |state| {
+                let file = Node::File { live: vec![], durable: vec![], pending: vec![] };
+                state.nodes.push(file);
+                let node = state.nodes.len() - 1;
+                state.change_entry(node, None, Some(place));
+                Ok(())
+            })?;
+        }
+        let node = state.find(path)?;
+        state.content(node)?;
+        let writable = mode != OpenMode::Read;
+        Ok(Arc::new(SimFile { disk: self.clone(), node, path: path.to_owned(), writable }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        if self.lock().find(path).is_ok() {
+            return Ok(());
+        }
+        let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.create_dir_all(parent)?;
+        self.lock().change(Operation::CreateDir(path.to_owned()), |state| {
+            let place = state.place(path)?;
+            state.nodes.push(Node::dir());
+            let node = state.nodes.len() - 1;
+            state.change_entry(node, None, Some(place));
+            Ok(())
+        })?;
+        self.sync_dir(parent)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.lock();
+        if state.dead {
+            return Err(dead());
+        }
+        Ok(state.dir(state.find(dir)?)?.keys().cloned().collect())
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.lock().find(path).is_ok()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.lock().change(Operation::Rename(from.to_owned(), to.to_owned()), |state| {
+            let node = state.find(from)?;
+            let (from, to) = (state.place(from)?, state.place(to)?);
+            state.change_entry(node, Some(from), Some(to));
+            Ok(())
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.lock().change(Operation::Remove(path.to_owned()), |state| {
+            let node = state.find(path)?;
+            state.content(node)?;
+            let place = state.place(path)?;
+            state.change_entry(node, Some(place), None);
+            Ok(())
+        })
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        if !self.exists(path) {
+            return Ok(());
+        }
+        for name in self.list(path)? {
+            let child = path.join(name);
+            let is_dir = self.list(&child).is_ok();
+            if is_dir { self.remove_dir_all(&child)? } else { self.remove_file(&child)? }
+        }
+        self.lock().change(Operation::Remove(path.to_owned()), |state| {
+            let (node, place) = (state.find(path)?, state.place(path)?);
+            state.change_entry(node, Some(place), None);
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        match state.begin(Operation::SyncDir(dir.to_owned()))? {
+            Fate::Done => {
+                let node = state.find(dir)?;
+                state.dir(node)?;
+                state.sync_dir(node);
+                Ok(())
+            }
+            Fate::Died => Err(dead()),
+            Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(1 << 40)
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    node: usize,
+    path: PathBuf,
+    writable: bool,
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl SimFile {
+    fn must_be_writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let state = self.disk.lock();
+        if state.dead {
+            return Err(dead());
+        }
+        let position = usize::try_from(position).map_err(io::Error::other)?;
+        let rest = state.content(self.node)?.get(position..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.write_all_vectored_at(&[io::IoSlice::new(bytes)], position)
+    }
+
+    fn write_all_vectored_at(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.must_be_writable()?;
+        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut state = self.disk.lock();
+        let fate = state.begin(Operation::Write(self.path.clone(), position, bytes.len()))?;
+        let position = usize::try_from(position).map_err(io::Error::other)?;
+        if let Fate::Failed(_) = fate {
+            bytes.truncate(bytes.len() / 2);
+        }
+        state.write(self.node, Change::Write { position, bytes });
+        match fate {
+            Fate::Done => Ok(()),
+            Fate::Died => Err(dead()),
+            Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        match state.begin(Operation::Sync(self.path.clone()))? {
+            Fate::Done => {
+                state.sync_file(self.node);
+                Ok(())
+            }
+            Fate::Died => Err(dead()),
+            Fate::Failed(errno) => {
+                if let Node::File { pending, .. } = &mut state.nodes[self.node] {
+                    pending.clear();
+                }
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.must_be_writable()?;
+        let bytes = usize::try_from(length).map_err(io::Error::other)?;
+        self.disk.lock().change(Operation::SetLen(self.path.clone(), length), |state| {
+            state.write(self.node, Change::SetLen(bytes));
+            Ok(())
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let state = self.disk.lock();
+        if state.dead {
+            return Err(dead());
+        }
+        Ok(state.content(self.node)?.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EIO: i32 = 5;
+
+    fn file(disk: &SimDisk) -> Arc<dyn DiskFile> {
+        disk.open(Path::new("/f"), OpenMode::CreateNew).unwrap()
+    }
+
+    #[test]
+    fn what_is_synced_survives_every_crash() {
+        let disk = SimDisk::new();
+        let written = file(&disk);
+        written.write_all_at(&[7; 2000], 0).unwrap();
+        written.sync().unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        for seed in 0..20 {
+            let image = disk.crash(seed);
+            assert_eq!(image.read_all(Path::new("/f"), 2000).unwrap(), [7; 2000]);
+        }
+    }
+
+    #[test]
+    fn unsynced_writes_arrive_whole_torn_at_sectors_or_not_at_all() {
+        let disk = SimDisk::new();
+        let written = file(&disk);
+        disk.sync_dir(Path::new("/")).unwrap();
+        written.write_all_at(&[1; 2048], 0).unwrap();
+        written.sync().unwrap();
+        written.write_all_at(&[2; 2048], 0).unwrap();
+        let (mut old, mut torn, mut new) = (0, 0, 0);
+        for seed in 0..200 {
+            let bytes = disk.crash(seed).read_all(Path::new("/f"), 4096).unwrap();
+            assert!(bytes.chunks(512).all(|s| s == [1; 512] || s == [2; 512]));
+            match bytes.iter().map(|b| usize::from(*b)).sum() {
+                2048 => old += 1,
+                4096 => new += 1,
+                _ => torn += 1,
+            }
+        }
+        assert!(old > 10 && torn > 10 && new > 10, "{old} {torn} {new}");
+    }
+
+    #[test]
+    fn an_entry_needs_the_sync_of_its_directory() {
+        let disk = SimDisk::new();
+        file(&disk).sync().unwrap();
+        let kept = (0..40).filter(|s| disk.crash(*s).exists(Path::new("/f"))).count();
+        assert!(kept > 5 && kept < 35, "{kept}");
+        disk.sync_dir(Path::new("/")).unwrap();
+        disk.rename(Path::new("/f"), Path::new("/g")).unwrap();
+        for seed in 0..40 {
+            let image = disk.crash(seed);
+            assert!(image.exists(Path::new("/f")) != image.exists(Path::new("/g")));
+        }
+        disk.remove_file(Path::new("/g")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        assert!((0..40).all(|s| disk.crash(s).list(Path::new("/")).unwrap().is_empty()));
+    }
+
+    #[test]
+    fn replace_leaves_old_or_new_content_wherever_it_stops() {
+        let path = Path::new("/d/state");
+        for stop in 0..6 {
+            let disk = SimDisk::new();
+            disk.create_dir_all(Path::new("/d")).unwrap();
+            disk.replace(path, &[1; 1000]).unwrap();
+            disk.stop_at(disk.operations().len() + stop);
+            let done = disk.replace(path, &[2; 1000]).is_ok();
+            assert_eq!(done, stop == 5);
+            for seed in 0..20 {
+                let bytes = disk.crash(seed).read_all(path, 1000).unwrap();
+                assert!(bytes == [2; 1000] || (!done && bytes == [1; 1000]), "{stop} {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_shows_what_the_disk_does_not_have() {
+        let disk = SimDisk::new();
+        let written = file(&disk);
+        disk.sync_dir(Path::new("/")).unwrap();
+        written.write_all_at(b"gone", 0).unwrap();
+        disk.fail_at(disk.operations().len(), EIO);
+        assert_eq!(written.sync().unwrap_err().raw_os_error(), Some(EIO));
+        written.sync().unwrap();
+        assert_eq!(disk.restart().read_all(Path::new("/f"), 10).unwrap(), b"gone");
+        assert_eq!(disk.crash(1).read_all(Path::new("/f"), 10).unwrap(), b"");
+    }
+
+    #[test]
+    fn after_the_stop_every_call_fails() {
+        let disk = SimDisk::new();
+        disk.stop_at(1);
+        let written = file(&disk);
+        assert!(written.write_all_at(b"x", 0).is_err());
+        assert!(written.sync().is_err() && written.len().is_err());
+        assert!(disk.open(Path::new("/f"), OpenMode::Read).is_err());
+        assert_eq!(disk.operations().len(), 2);
+    }
+}

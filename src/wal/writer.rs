@@ -1,0 +1,89 @@
+//! The file of the commit log that is written.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Error;
+use super::frame::{ALIGN_BYTES, Encoded, Entry, Frame, Kind, Link, padding};
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::types::{CommitNumber, DataDirId};
+
+/// Name of the file whose first commit is `first`.
+pub(super) fn file_name(first: CommitNumber) -> String {
+    format!("{first:020}.log")
+}
+
+/// The first commit of the file with this name, if it is a name of ours.
+pub(super) fn first_commit(name: &str) -> Option<CommitNumber> {
+    let first = name.strip_suffix(".log")?.parse().ok()?;
+    (first > 0 && file_name(first) == name).then_some(first)
+}
+
+/// The open file and where its next commit goes.
+#[derive(Debug)]
+pub(super) struct FileWriter {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    /// End of the last commit; a multiple of 512.
+    pub(super) position: u64,
+}
+
+impl FileWriter {
+    /// Creates the file for the commits behind `previous`. Durable on return.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        previous: Link,
+        id: DataDirId,
+    ) -> Result<Self, Error> {
+        let path = dir.join(file_name(previous.next_number()));
+        let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
+        let header = Encoded::file(previous, id);
+        let mut writer = Self { file, path, position: 0 };
+        writer.append(&header, &[])?;
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        Ok(writer)
+    }
+
+    /// Opens the file that recovery found to be the last: cuts what is behind `position`, writes header and last
+    /// commit again (the module page says why). Durable on return.
+    pub(super) fn reopen(
+        disk: &dyn Disk,
+        dir: &Path,
+        path: &Path,
+        header: &Frame,
+        last: Option<(u64, &Frame)>,
+        position: u64,
+    ) -> Result<Self, Error> {
+        let file = disk.open(path, OpenMode::Write).map_err(Error::io("open", path))?;
+        if file.len().map_err(Error::io("measure", path))? > position {
+            file.set_len(position).map_err(Error::io("cut", path))?;
+        }
+        for (at, frame) in [(0, header)].into_iter().chain(last) {
+            let parts = [IoSlice::new(&frame.bytes), padding(frame.bytes.len())];
+            file.write_all_vectored_at(&parts, at).map_err(Error::io("write", path))?;
+        }
+        file.sync().map_err(Error::io("sync", path))?;
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        Ok(Self { file, path: path.to_owned(), position })
+    }
+
+    /// Whether the file has a commit, and `frame` would make it longer than `file_bytes`.
+    pub(super) fn is_full(&self, frame: &Encoded, file_bytes: u64) -> bool {
+        let has_commit = self.position > ALIGN_BYTES as u64;
+        has_commit && frame.head.end(self.position) > file_bytes
+    }
+
+    /// Writes a frame behind the last one. Durable on return.
+    pub(super) fn append(&mut self, frame: &Encoded, entries: &[Entry]) -> Result<(), Error> {
+        debug_assert!(frame.head.kind == Kind::Commit || self.position == 0);
+        let parts = frame.parts(entries);
+        self.file
+            .write_all_vectored_at(&parts, self.position)
+            .map_err(Error::io("write", &self.path))?;
+        self.file.sync().map_err(Error::io("sync", &self.path))?;
+        self.position = frame.head.end(self.position);
+        Ok(())
+    }
+}
