@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod kafka;
+pub mod log;
 pub mod record;
 pub mod task;
 pub mod types;

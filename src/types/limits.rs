@@ -50,3 +50,7 @@ pub const BROKER_PARTITIONS: usize = 20_000;
 
 /// Connections of one listener at the same time.
 pub const CONNECTIONS: usize = 10_000;
+
+/// Idempotent producers remembered per partition, about 250 bytes each. A well-behaved cluster has one per writing
+/// process; a client that opens a new one per batch costs its partition's older ones their memory and nothing else.
+pub const PARTITION_PRODUCERS: usize = 10_000;

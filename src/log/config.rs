@@ -1,0 +1,26 @@
+//! What a log can be told.
+
+/// Largest segment: positions in Kafka's index files are signed 32-bit numbers.
+const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
+
+/// Settings of one [`Log`](super::Log).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// A batch that would make the active segment longer than this begins a new one. A longer batch gets a segment
+    /// of its own. Bytes; 1 to 2^31 - 1, larger values count as that. Kafka: `segment.bytes`, default 1 GiB.
+    pub segment_bytes: u64,
+    /// Bytes of batches between two index entries. Kafka: `index.interval.bytes`, default 4096.
+    pub index_interval_bytes: u32,
+}
+
+impl Config {
+    pub(super) fn fits(&self, segment: u64, batch: u64) -> bool {
+        segment + batch <= self.segment_bytes.min(MAX_SEGMENT_BYTES)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { segment_bytes: 1 << 30, index_interval_bytes: 4096 }
+    }
+}

@@ -1,0 +1,374 @@
+//! The log of one partition: appending, rolling, deleting from the front.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::config::Config;
+use super::error::Error;
+use super::partition_meta;
+use super::reader::Reader;
+use super::recovery::recover;
+use super::segment::{Segment, View};
+use crate::disk::{Disk, DiskFile};
+use crate::record::{BatchHeader, Batches};
+use crate::types::{Offset, TopicPartition};
+
+/// One partition's segments. Owned and changed by one task; others read through [`Log::reader`].
+#[derive(Debug)]
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    id: TopicPartition,
+    config: Config,
+    /// Shared with readers, copied when it changes while one of them lives.
+    sealed: Arc<Vec<View>>,
+    active: Option<View>,
+    /// Local start while there are no segments.
+    empty_at: Offset,
+    dir_exists: bool,
+    dirty: DirtySet,
+    poisoned: Arc<AtomicBool>,
+}
+
+/// What has changed since the last [`Log::take_dirty`].
+#[derive(Debug, Default)]
+struct DirtySet {
+    segments: BTreeMap<Offset, Arc<Segment>>,
+    files: Vec<(PathBuf, Arc<dyn DiskFile>)>,
+    dir: bool,
+    parent: bool,
+}
+
+/// Size and age of a segment, for retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// First offset.
+    pub base_offset: Offset,
+    /// Offset behind the last one.
+    pub next_offset: Offset,
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// Highest timestamp of its batches in milliseconds, -1 without one.
+    pub max_timestamp_ms: i64,
+    /// Whether nothing more is appended to it.
+    pub is_sealed: bool,
+}
+
+impl Log {
+    /// Opens the partition's directory `dir`. `end` is the recovery point: everything at or above it is cut, and the
+    /// caller appends it again from the commit log. `start` is the local start offset as the caller knows it: the log
+    /// begins there if there is no data, and of data that ends before it with a gap behind, only deleted rests can be
+    /// left, which are removed. Data that is whole from below `start` up to `end` is kept. A directory of another topic
+    /// id is removed. Nothing is created: that is left to the first append.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] and [`Error::Damaged`] where data below `end` is gone or its end cannot be found;
+    /// [`Error::Meta`], [`Error::BadRange`], [`Error::Io`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        id: TopicPartition,
+        start: Offset,
+        end: Offset,
+        config: Config,
+    ) -> Result<Self, Error> {
+        let found = recover(&disk, &dir, id, (start, end), &config)?;
+        let segments = found.dirty.into_iter().map(|segment| (segment.base, segment)).collect();
+        Ok(Self {
+            disk,
+            dir,
+            id,
+            config,
+            sealed: Arc::new(found.sealed),
+            active: found.active,
+            empty_at: end,
+            dir_exists: found.dir_exists,
+            dirty: DirtySet {
+                segments,
+                files: Vec::new(),
+                dir: found.dir_changed,
+                parent: found.parent_changed,
+            },
+            poisoned: Arc::default(),
+        })
+    }
+
+    /// Appends whole batches, the first with [`Log::end_offset`] as base offset. They can be read at once, and are
+    /// durable after the sync of a later [`Log::take_dirty`].
+    ///
+    /// # Errors
+    /// [`Error::Batch`] and [`Error::NotContiguous`]: nothing was appended. [`Error::Io`]: any part was, and every
+    /// later call is [`Error::Poisoned`].
+    pub fn append(&mut self, batches: &[u8]) -> Result<(), Error> {
+        self.check_poison()?;
+        let mut headers = Vec::new();
+        let mut expected = self.end_offset();
+        for batch in Batches::new(batches) {
+            let (header, _) = batch.map_err(Error::Batch)?;
+            if header.base_offset != expected || header.next_offset() <= expected {
+                return Err(Error::NotContiguous { expected, got: header.base_offset });
+            }
+            expected = header.next_offset();
+            headers.push(header);
+        }
+        self.poison_on_error(|log| log.append_checked(batches, &headers))
+    }
+
+    fn append_checked(
+        &mut self,
+        mut bytes: &[u8],
+        mut headers: &[BatchHeader],
+    ) -> Result<(), Error> {
+        while let Some(first) = headers.first() {
+            let (count, length) = match &self.active {
+                Some(active) => run_into(active, headers, &self.config),
+                None => (0, 0),
+            };
+            if count == 0 {
+                self.begin_segment(first.base_offset)?;
+                continue;
+            }
+            let ((run, rest), (run_headers, rest_headers)) =
+                (bytes.split_at(length), headers.split_at(count));
+            if let Some(active) = &mut self.active {
+                active.write(run, run_headers)?;
+                self.dirty.segments.insert(active.segment.base, Arc::clone(&active.segment));
+            }
+            (bytes, headers) = (rest, rest_headers);
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment, if there is one with data, so that it can be deleted; the next append begins another.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and then [`Error::Poisoned`], as of [`Log::append`].
+    pub fn roll(&mut self) -> Result<(), Error> {
+        self.check_poison()?;
+        self.empty_at = self.end_offset();
+        self.poison_on_error(Self::seal_active)
+    }
+
+    fn seal_active(&mut self) -> Result<(), Error> {
+        if let Some(active) = &self.active {
+            active.seal()?;
+            self.dirty.segments.insert(active.segment.base, Arc::clone(&active.segment));
+            self.dirty.dir = true;
+        }
+        if let Some(active) = self.active.take() {
+            Arc::make_mut(&mut self.sealed).push(active);
+        }
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, base: Offset) -> Result<(), Error> {
+        self.seal_active()?;
+        if !self.dir_exists {
+            self.disk.create_dir_all(&self.dir).map_err(Error::io("create", &self.dir))?;
+            self.dirty.parent = true;
+            let meta = partition_meta::create(self.disk.as_ref(), &self.dir, self.id)?;
+            self.dirty.files.push((partition_meta::path(&self.dir), meta));
+            self.dir_exists = true;
+        }
+        let interval = self.config.index_interval_bytes;
+        self.active = Some(View::create(&self.disk, &self.dir, base, interval)?);
+        self.dirty.dir = true;
+        Ok(())
+    }
+
+    /// First local offset.
+    #[must_use]
+    pub fn start_offset(&self) -> Offset {
+        let first = self.sealed.first().or(self.active.as_ref());
+        first.map_or(self.empty_at, |view| view.segment.base)
+    }
+
+    /// The offset that the next batch must have.
+    #[must_use]
+    pub fn end_offset(&self) -> Offset {
+        let last = self.active.as_ref().or(self.sealed.last());
+        last.map_or(self.empty_at, |view| view.next_offset)
+    }
+
+    /// Bytes of all batches, indexes not counted.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.sealed.iter().chain(&self.active).map(|view| view.bytes).sum()
+    }
+
+    /// All segments in order.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let info = |view: &View, is_sealed| SegmentInfo {
+            base_offset: view.segment.base,
+            next_offset: view.next_offset,
+            bytes: view.bytes,
+            max_timestamp_ms: view.highest.map_or(-1, |highest| highest.timestamp),
+            is_sealed,
+        };
+        let sealed = self.sealed.iter().map(|view| info(view, true));
+        sealed.chain(self.active.iter().map(|view| info(view, false))).collect()
+    }
+
+    /// A handle on what can be read now. Cheap.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader {
+            sealed: Arc::clone(&self.sealed),
+            active: self.active.clone(),
+            start: self.start_offset(),
+            end: self.end_offset(),
+        }
+    }
+
+    /// Everything that has changed since the last call and is not synced. The index entries of the changed segments are
+    /// written out. To be synced outside the caller's lock.
+    pub fn take_dirty(&mut self) -> Dirty {
+        let set = std::mem::take(&mut self.dirty);
+        let mut failed = self.check_poison().err();
+        let mut files = set.files;
+        let mut dir = set.dir;
+        for segment in set.segments.values() {
+            // An index file may have been created.
+            dir = true;
+            if failed.is_none() {
+                failed = segment.flush_indexes().err();
+            }
+            files.extend(segment.take_unsynced());
+        }
+        let parent = self.dir.parent().filter(|_| set.parent).map(Path::to_owned);
+        Dirty {
+            disk: Arc::clone(&self.disk),
+            files,
+            dir: (dir && self.dir_exists).then(|| self.dir.clone()),
+            parent,
+            failed,
+            poisoned: Arc::clone(&self.poisoned),
+        }
+    }
+
+    /// Unlinks the sealed segments that are wholly below `offset`; readers taken before still read them. Gives the bytes
+    /// of batches that went. Durable after the next [`Dirty::sync`].
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the log then begins behind what was unlinked. [`Error::Poisoned`].
+    pub fn delete_below(&mut self, offset: Offset) -> Result<u64, Error> {
+        self.check_poison()?;
+        let count = self.sealed.partition_point(|view| view.next_offset <= offset);
+        let mut freed = 0;
+        for _ in 0..count {
+            let Some(view) = self.sealed.first() else { break };
+            self.empty_at = self.end_offset();
+            freed += view.bytes;
+            let segment = Arc::clone(&view.segment);
+            segment.paths.remove(self.disk.as_ref())?;
+            Arc::make_mut(&mut self.sealed).remove(0);
+            self.dirty.segments.remove(&segment.base);
+            self.dirty.dir = true;
+        }
+        Ok(freed)
+    }
+
+    /// Removes the whole directory, durably.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; any part may then be gone.
+    pub fn remove(self) -> Result<(), Error> {
+        self.disk.remove_dir_all(&self.dir).map_err(Error::io("remove", &self.dir))?;
+        match self.dir.parent().filter(|parent| self.disk.exists(parent)) {
+            Some(parent) => self.disk.sync_dir(parent).map_err(Error::io("sync", parent)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_poison(&self) -> Result<(), Error> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(Error::Poisoned { dir: self.dir.clone() });
+        }
+        Ok(())
+    }
+
+    fn poison_on_error<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let result = change(self);
+        if result.is_err() {
+            self.poisoned.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+/// How many of the batches, and how many bytes, go into the active segment. A segment without data takes any one.
+fn run_into(active: &View, headers: &[BatchHeader], config: &Config) -> (usize, usize) {
+    let (mut count, mut length) = (0, 0);
+    for header in headers {
+        let (have, bytes) = (active.bytes + length as u64, header.total_bytes());
+        let fits = config.fits(have, bytes as u64) && active.reaches(header.last_offset());
+        if !fits && have > 0 {
+            break;
+        }
+        count += 1;
+        length += bytes;
+    }
+    (count, length)
+}
+
+/// Files and directories with changes that are not synced. Their descriptors stay open until this is dropped. Dropping
+/// it without a sync poisons the log, for nobody would sync them any more.
+#[derive(Debug)]
+#[must_use = "the log is poisoned unless this is synced"]
+pub struct Dirty {
+    disk: Arc<dyn Disk>,
+    files: Vec<(PathBuf, Arc<dyn DiskFile>)>,
+    dir: Option<PathBuf>,
+    parent: Option<PathBuf>,
+    failed: Option<Error>,
+    poisoned: Arc<AtomicBool>,
+}
+
+impl Dirty {
+    /// Whether there is nothing to sync.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+            && self.dir.is_none()
+            && self.parent.is_none()
+            && self.failed.is_none()
+    }
+
+    /// Syncs the files, then their directory, then the directory above it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] of the first sync that fails, or of an index write before. The log is then poisoned: it is to be
+    /// opened again at the last recovery point.
+    pub fn sync(mut self) -> Result<(), Error> {
+        if let Some(error) = self.failed.take() {
+            self.poisoned.store(true, Ordering::Release);
+            return Err(error);
+        }
+        for (path, file) in &self.files {
+            file.sync().map_err(Error::io("sync", path))?;
+        }
+        for dir in self.dir.iter().chain(&self.parent) {
+            self.disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        }
+        (self.dir, self.parent) = (None, None);
+        self.files.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Dirty {
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            self.poisoned.store(true, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! Reading a partition's segments without the log's lock.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::{Error, Fault};
+use super::segment::View;
+use super::walk::Found;
+use crate::record::{BatchHeader, HEADER_BYTES, Records, crc_matches, plain_records};
+use crate::types::Offset;
+use crate::types::limits::RECORD_BATCH_BYTES;
+
+/// A record found by its timestamp: offset, timestamp in milliseconds, leader epoch of its batch.
+pub type Timestamped = (Offset, i64, i32);
+
+/// A log as it was when the reader was taken: what was appended later is not seen, what was deleted later is.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub(super) sealed: Arc<Vec<View>>,
+    pub(super) active: Option<View>,
+    pub(super) start: Offset,
+    pub(super) end: Offset,
+}
+
+impl Reader {
+    /// First offset that can be read.
+    #[must_use]
+    pub fn start_offset(&self) -> Offset {
+        self.start
+    }
+
+    /// End of what can be read, exclusive.
+    #[must_use]
+    pub fn end_offset(&self) -> Offset {
+        self.end
+    }
+
+    /// Whole batches in order, beginning with the one that has `from`, none with an offset at or above `upto`: as many
+    /// as `max_bytes` hold, at least one, at most those of one segment. Empty if `from` is at or above `upto`. The
+    /// header and the CRC of every batch were checked.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] unless `start_offset() <= from <= end_offset()`. [`Error::Damaged`] if the batch with
+    /// `from` is damaged; reading on from its `to` works. [`Error::Io`].
+    pub fn read(&self, from: Offset, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
+        let (start, end) = (self.start, self.end);
+        if from < start || from > end {
+            return Err(Error::OutOfRange { requested: from, start, end });
+        }
+        if from >= upto.min(end) {
+            return Ok(Bytes::new());
+        }
+        let Some(view) = self.view_of(from) else {
+            return Err(Error::OutOfRange { requested: from, start, end });
+        };
+        let first = view.locate_surely(from)?;
+        if first.header.next_offset() > upto {
+            return Ok(Bytes::new());
+        }
+        let least = first.header.total_bytes();
+        let left = usize::try_from(view.bytes - first.position).unwrap_or(usize::MAX);
+        let length = max_bytes.clamp(least, RECORD_BATCH_BYTES.max(least)).min(left);
+        let mut bytes = vec![0; length];
+        view.read_exact(&mut bytes, first.position)?;
+        let good = good_prefix(&bytes, first.header.base_offset, upto.min(view.next_offset));
+        if good == 0 {
+            let Found { position, header } = first;
+            return Err(view.damage(position, header.base_offset, Fault::Checksum)?);
+        }
+        bytes.truncate(good);
+        Ok(bytes.into())
+    }
+
+    /// The first record below `upto` whose timestamp is `timestamp_ms` or later. Timestamps need not be in order.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a batch that may have the record is damaged, [`Error::Undecodable`] if its records are
+    /// nonsense. [`Error::Io`].
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp_ms: i64,
+        upto: Offset,
+    ) -> Result<Option<Timestamped>, Error> {
+        for view in self.views().take_while(|view| view.segment.base < upto) {
+            if view.highest.is_none_or(|highest| highest.timestamp < timestamp_ms) {
+                continue;
+            }
+            let (mut walk, _) = view.walk_towards(view.time_floor(timestamp_ms)?)?;
+            while let Some(found) = walk.next()? {
+                if found.header.next_offset() > upto {
+                    return Ok(None);
+                }
+                if found.header.max_timestamp < timestamp_ms {
+                    continue;
+                }
+                let records = timestamps(view, &found)?;
+                let first = records.into_iter().find(|(_, timestamp)| *timestamp >= timestamp_ms);
+                if let Some((offset, timestamp)) = first {
+                    return Ok(Some((offset, timestamp, found.header.leader_epoch)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record below `upto` with the highest timestamp there; none if no record has a timestamp.
+    ///
+    /// # Errors
+    /// As of [`Reader::offset_for_timestamp`].
+    pub fn max_timestamp(&self, upto: Offset) -> Result<Option<Timestamped>, Error> {
+        let mut best: Option<(&View, Found)> = None;
+        for view in self.views().take_while(|view| view.segment.base < upto) {
+            let beaten = |timestamp: i64| {
+                best.is_some_and(|(_, found)| found.header.max_timestamp >= timestamp)
+            };
+            let Some(highest) = view.highest else { continue };
+            if beaten(highest.timestamp) {
+                continue;
+            }
+            if highest.last_offset < upto {
+                best = Some((view, view.locate(highest.last_offset)?));
+                continue;
+            }
+            // The highest of this segment lies beyond the bound: its first part has to be looked through.
+            let (mut walk, _) = view.walk_towards(view.segment.base)?;
+            while let Some(found) = walk.next()? {
+                if found.header.next_offset() > upto {
+                    break;
+                }
+                let timestamp = found.header.max_timestamp;
+                if best.is_none_or(|(_, found)| found.header.max_timestamp < timestamp) {
+                    best = Some((view, found));
+                }
+            }
+        }
+        let Some((view, found)) = best.filter(|(_, found)| found.header.max_timestamp >= 0) else {
+            return Ok(None);
+        };
+        let highest = timestamps(view, &found)?
+            .into_iter()
+            .max_by_key(|(offset, timestamp)| (*timestamp, Reverse(*offset)));
+        Ok(highest.map(|(offset, timestamp)| (offset, timestamp, found.header.leader_epoch)))
+    }
+
+    fn views(&self) -> impl Iterator<Item = &View> {
+        self.sealed.iter().chain(&self.active)
+    }
+
+    fn view_of(&self, offset: Offset) -> Option<&View> {
+        let sealed = self.sealed.partition_point(|view| view.next_offset <= offset);
+        self.sealed.get(sealed).or(self.active.as_ref())
+    }
+}
+
+impl View {
+    /// An offset before which every batch of this segment is older than `timestamp_ms`.
+    fn time_floor(&self, timestamp_ms: i64) -> Result<Offset, Error> {
+        let entry = {
+            let indexes = self.segment.indexes();
+            let found = indexes.times.last_where(|entry| entry.timestamp <= timestamp_ms);
+            found.map_err(Error::io("read", &self.segment.paths.time_index))?
+        };
+        let base = self.segment.base;
+        let Some(entry) = entry else { return Ok(base) };
+        let offset = base + Offset::from(entry.relative_offset);
+        if offset >= self.next_offset {
+            return Ok(base);
+        }
+        // A damaged batch or a wrong entry: the long way finds out.
+        match self.locate(offset) {
+            Ok(found) if found.header.max_timestamp == entry.timestamp => {
+                Ok(found.header.base_offset)
+            }
+            Ok(_) | Err(Error::Damaged { .. }) => Ok(base),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Length of the batches at the front of `bytes` that are whole, continuous from `expected`, below `upto`, and intact.
+fn good_prefix(bytes: &[u8], mut expected: Offset, upto: Offset) -> usize {
+    let mut good = 0;
+    while let Some(rest) = bytes.get(good..).filter(|rest| rest.len() >= HEADER_BYTES) {
+        let Ok(header) = BatchHeader::parse(rest) else { break };
+        let Some(batch) = rest.get(..header.total_bytes()) else { break };
+        if header.base_offset != expected
+            || header.last_offset_delta < 0
+            || header.next_offset() > upto
+            || !crc_matches(batch)
+        {
+            break;
+        }
+        good += batch.len();
+        expected = header.next_offset();
+    }
+    good
+}
+
+/// Offset and timestamp of each record of a batch.
+fn timestamps(view: &View, found: &Found) -> Result<Vec<(Offset, i64)>, Error> {
+    let header = &found.header;
+    let batch = view.batch(found)?;
+    if !crc_matches(&batch) {
+        return Err(view.damage(found.position, header.base_offset, Fault::Checksum)?);
+    }
+    let undecodable = |source| Error::Undecodable {
+        path: view.segment.paths.log.clone(),
+        base_offset: header.base_offset,
+        source,
+    };
+    let plain = plain_records(&batch, header).map_err(undecodable)?;
+    Records::new(&plain, header)
+        .map(|record| {
+            let record = record.map_err(undecodable)?;
+            let offset = header.base_offset + Offset::from(record.offset_delta);
+            Ok((offset, header.timestamp_of(record.timestamp_delta)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::disk::sim::{Operation, SimDisk};
+use crate::log::Log;
+use crate::log::testing::{self, CONFIG, DiskLike, Model, ModelBatch, checkpoint, dir, id};
+use crate::types::TopicId;
+
+fn appended(log: &mut Log, model: &mut Model, count: usize) {
+    for _ in 0..count {
+        let end = model.end(0);
+        let batch = ModelBatch::new(end, &[end * 13 % 500, end * 3], 40);
+        log.append(&batch.bytes).unwrap();
+        model.0.push(batch);
+    }
+}
+
+fn try_open(disk: &SimDisk, start: Offset, end: Offset) -> Result<Log, Error> {
+    Log::open(disk.shared(), dir(), id(), start, end, CONFIG)
+}
+
+/// What the layer above keeps durably while the scenario runs.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    commit_log: Model,
+    start: Offset,
+    recovery_point: Offset,
+}
+
+/// Appends, checkpoints, rolls and deletes until the end or the first failure.
+fn scenario(disk: &SimDisk, known: &mut Known) -> Result<(), Error> {
+    let mut log = try_open(disk, 0, 0)?;
+    for round in 0..6i64 {
+        for i in 0..5 {
+            let end = known.commit_log.end(0);
+            let size = if i == 3 { 700 } else { 60 };
+            let batch = ModelBatch::new(end, &[end * 13 % 500, end * 3], size);
+            known.commit_log.0.push(batch.clone());
+            log.append(&batch.bytes)?;
+        }
+        if round % 3 != 2 {
+            let end = log.end_offset();
+            log.take_dirty().sync()?;
+            known.recovery_point = end;
+        }
+        if round > 2 {
+            known.start = known.start.max(known.recovery_point - 12);
+            log.delete_below(known.start)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a crashed disk, replays, and compares; then the same again with what this start left behind.
+fn recovers(disk: &SimDisk, known: &Known, context: &str) {
+    let open = |disk: &SimDisk, end| {
+        try_open(disk, known.start, end).unwrap_or_else(|error| {
+            panic!("{context}: {error:?} of {known:?}", known = (known.start, known.recovery_point))
+        })
+    };
+    let mut log = open(disk, known.recovery_point);
+    assert_eq!(log.end_offset(), known.recovery_point, "{context}");
+    assert!(log.start_offset() <= known.start, "{context}");
+    known.commit_log.check_from(&log);
+    for batch in known.commit_log.0.iter().filter(|batch| batch.base >= known.recovery_point) {
+        log.append(&batch.bytes).unwrap();
+    }
+    let end = checkpoint(&mut log);
+    drop(log);
+    let log = open(&disk.crash(1), end);
+    assert_eq!(log.end_offset(), known.commit_log.end(0).max(known.start), "{context}");
+    known.commit_log.check_from(&log);
+}
+
+impl Model {
+    /// Everything in `log` is as in this model, which may reach further.
+    fn check_from(&self, log: &Log) {
+        let reader = log.reader();
+        let (start, end) = (reader.start_offset(), reader.end_offset());
+        assert_eq!(testing::read_all(&reader, start, end), self.bytes(start, end).0);
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_is_recovered_from() {
+    let whole = SimDisk::new();
+    scenario(&whole, &mut Known::default()).unwrap();
+    let operations = whole.operations().len();
+    assert!(operations > 100);
+    for stop in 0..operations {
+        let disk = SimDisk::new();
+        let mut known = Known::default();
+        disk.stop_at(stop);
+        assert!(scenario(&disk, &mut known).is_err());
+        for seed in 0..3 {
+            recovers(&disk.crash(seed), &known, &format!("stop {stop}, seed {seed}"));
+        }
+        recovers(&disk.restart(), &known, &format!("stop {stop}, killed"));
+    }
+}
+
+#[test]
+fn any_failed_operation_poisons_until_reopened() {
+    let whole = SimDisk::new();
+    scenario(&whole, &mut Known::default()).unwrap();
+    for (number, operation) in whole.operations().iter().enumerate() {
+        let disk = SimDisk::new();
+        let mut known = Known::default();
+        disk.fail_at(number, 5);
+        let failed = scenario(&disk, &mut known);
+        assert!(failed.is_err(), "{operation:?}");
+        recovers(&disk, &known, &format!("failed {operation:?}"));
+    }
+}
+
+#[test]
+fn a_failed_write_is_not_followed_by_another() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 1);
+    disk.fail_at(disk.operations().len(), 28);
+    let batch = ModelBatch::new(2, &[1], 40).bytes;
+    assert!(matches!(log.append(&batch), Err(Error::Io { op: "write", .. })));
+    assert!(matches!(log.append(&batch), Err(Error::Poisoned { .. })));
+    model.check(&log.reader());
+}
+
+#[test]
+fn files_are_synced_before_their_directory_and_that_before_its_parent() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 20);
+    let before = disk.operations().len();
+    checkpoint(&mut log);
+    let operations = disk.operations().split_off(before);
+    let dir_at = operations.iter().position(|op| *op == Operation::SyncDir(dir())).unwrap();
+    let parent = Operation::SyncDir(PathBuf::from("/data"));
+    assert_eq!(operations.iter().position(|op| *op == parent), Some(dir_at + 1));
+    assert_eq!(operations.len(), dir_at + 2);
+    let synced = |end: &str| {
+        let is = |op: &&Operation| matches!(op, Operation::Sync(path) if path.to_string_lossy().ends_with(end));
+        operations[..dir_at].iter().filter(is).count()
+    };
+    let segments = log.segments().len();
+    assert!(segments > 1);
+    assert_eq!((synced(".log"), synced("partition.meta")), (segments, 1));
+    assert_eq!(synced(".index"), segments);
+    assert_eq!(synced(".timeindex"), segments);
+    assert!(log.take_dirty().is_empty());
+}
+
+#[test]
+fn everything_above_the_recovery_point_is_cut() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 40);
+    checkpoint(&mut log);
+    drop(log);
+    for kept in (0..=40).rev() {
+        model.0.truncate(kept);
+        let end = model.end(0);
+        let log = testing::open(&disk, &dir(), 0, end);
+        model.check(&log.reader());
+        let files = disk.list(&dir()).unwrap_or_default();
+        let logs = files.iter().filter(|name| name.ends_with(".log")).count();
+        assert_eq!(logs, log.segments().len());
+    }
+}
+
+#[test]
+fn a_file_that_ends_too_early_is_named_and_kept() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 20);
+    let end = checkpoint(&mut log);
+    let last = log.segments().pop().unwrap();
+    drop(log);
+    let path = Paths::new(&dir(), last.base_offset).log;
+    let file = disk.open(&path, OpenMode::Write).unwrap();
+    let lost = model.0.last().unwrap();
+    for cut in [1, lost.bytes.len() as u64 - 1, lost.bytes.len() as u64] {
+        file.set_len(last.bytes - cut).unwrap();
+        match try_open(&disk, 0, end) {
+            Err(Error::Missing { path: named, from, to }) => {
+                assert_eq!((named, from, to), (path.clone(), lost.base, end));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(file.len().unwrap(), last.bytes - cut);
+    }
+    // One that is wholly gone, and one between others.
+    Paths::new(&dir(), 0).remove(&disk).unwrap();
+    let second = Paths::new(&dir(), disk_bases(&disk)[1]);
+    second.remove(&disk).unwrap();
+    assert!(matches!(try_open(&disk, 0, end), Err(Error::Missing { .. })));
+}
+
+fn disk_bases(disk: &SimDisk) -> Vec<Offset> {
+    disk.list(&dir()).unwrap().iter().filter_map(|name| base_offset_of(name)).collect()
+}
+
+#[test]
+fn an_empty_directory_with_a_recovery_point_is_missing_data() {
+    let disk = SimDisk::new();
+    match try_open(&disk, 5, 9) {
+        Err(Error::Missing { path, from: 5, to: 9 }) => assert_eq!(path, dir()),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(try_open(&disk, 9, 5), Err(Error::BadRange { .. })));
+}
+
+#[test]
+fn a_damaged_batch_before_the_cut_is_an_error_and_nothing_is_cut() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 3);
+    let end = checkpoint(&mut log);
+    drop(log);
+    let path = Paths::new(&dir(), 0).log;
+    // The length of the last batch: where it ends cannot be known.
+    let position = model.0[..2].iter().map(|batch| batch.bytes.len()).sum::<usize>();
+    disk.flip(&path, position + 11, 2);
+    let length = disk.open(&path, OpenMode::Read).unwrap().len().unwrap();
+    let failed = try_open(&disk, 0, end);
+    assert!(matches!(
+        failed,
+        Err(Error::Damaged { from: 4, to: 6, .. } | Error::Missing { from: 4, to: 6, .. })
+    ));
+    assert_eq!(disk.open(&path, OpenMode::Read).unwrap().len().unwrap(), length);
+    // A recovery point within a batch is no place to cut either.
+    disk.flip(&path, position + 11, 2);
+    let failed = try_open(&disk, 0, 5);
+    assert!(matches!(failed, Err(Error::Damaged { fault: Fault::Overlong, .. })), "{failed:?}");
+    model.check(&testing::open(&disk, &dir(), 0, 6).reader());
+}
+
+#[test]
+fn a_directory_of_another_topic_is_removed() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 3);
+    checkpoint(&mut log);
+    drop(log);
+    let other = TopicPartition { topic: TopicId([1; 16]), ..id() };
+    let mut log = Log::open(disk.shared(), dir(), other, 0, 0, CONFIG).unwrap();
+    assert!(!disk.exists(&dir()));
+    let batch = ModelBatch::new(0, &[1], 40);
+    log.append(&batch.bytes).unwrap();
+    let end = checkpoint(&mut log);
+    let log = Log::open(Arc::new(disk.crash(4)), dir(), other, 0, end, CONFIG).unwrap();
+    assert_eq!(log.reader().read(0, 1, 1).unwrap(), batch.bytes);
+}
+
+#[test]
+fn an_unreadable_meta_is_an_error_only_where_data_is_due() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 3);
+    let end = checkpoint(&mut log);
+    drop(log);
+    disk.flip(&partition_meta::path(&dir()), 15, 1);
+    assert!(matches!(try_open(&disk, 0, end), Err(Error::Meta { fault: MetaFault::Damaged, .. })));
+    assert!(disk.exists(&dir()));
+    let log = testing::open(&disk, &dir(), 0, 0);
+    assert_eq!(log.end_offset(), 0);
+    assert!(!disk.exists(&dir()));
+}
+
+#[test]
+fn rests_of_deleted_segments_are_removed() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 40);
+    let end = checkpoint(&mut log);
+    let segments = log.segments();
+    drop(log);
+    // As if the unlink of the first had been lost, and that of the second had not.
+    Paths::new(&dir(), segments[1].base_offset).remove(&disk).unwrap();
+    assert!(matches!(try_open(&disk, 0, end), Err(Error::Missing { .. })));
+    let log = try_open(&disk, segments[2].base_offset, end).unwrap();
+    assert_eq!(log.start_offset(), segments[2].base_offset);
+    assert_eq!(disk_bases(&disk)[0], segments[2].base_offset);
+}

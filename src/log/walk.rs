@@ -1,0 +1,292 @@
+//! From header to header through a segment, and around what is damaged in it.
+
+use super::error::{Error, Fault};
+use super::offset_index::OffsetEntry;
+use super::segment::View;
+use crate::record::{BatchHeader, HEADER_BYTES, crc_matches};
+use crate::types::Offset;
+
+/// Bytes read at once: many headers of small batches, little waste before a large one.
+const WINDOW_BYTES: u64 = 4096;
+
+const MAGIC_AT: usize = 16;
+
+/// A batch whose header passed the checks; its body is unread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) position: u64,
+    pub(super) header: BatchHeader,
+}
+
+/// Headers in order, each checked: magic and length, base offset continuous with the batch before, whole within the
+/// view.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    view: &'a View,
+    position: u64,
+    expected: Offset,
+    previous: Option<Found>,
+    window: Vec<u8>,
+    window_at: u64,
+    lost: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// From the first batch of the segment.
+    pub(super) fn begin(view: &'a View) -> Self {
+        Self::from(view, 0, view.segment.base)
+    }
+
+    /// From the batch at `position`, which is to have the base offset `expected`.
+    pub(super) fn from(view: &'a View, position: u64, expected: Offset) -> Self {
+        let (window, window_at) = (Vec::new(), position);
+        Self { view, position, expected, previous: None, window, window_at, lost: false }
+    }
+
+    /// The next batch; none where the view ends.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]: the next call goes on behind the damage. [`Error::Io`].
+    pub(super) fn next(&mut self) -> Result<Option<Found>, Error> {
+        if self.expected >= self.view.next_offset {
+            return Ok(None);
+        }
+        match self.check()? {
+            Ok(header) => {
+                let found = Found { position: self.position, header };
+                self.position += header.total_bytes() as u64;
+                self.expected = header.next_offset();
+                self.previous = Some(found);
+                Ok(Some(found))
+            }
+            Err(fault) => Err(self.step_over(fault)?),
+        }
+    }
+
+    /// Where the next batch begins.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether damage was met behind which no batch of the view could be found again.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// The batch given last has a body that its header does not match: goes on behind it.
+    fn reject(&mut self, found: &Found) -> Result<Error, Error> {
+        (self.position, self.expected) = (found.position, found.header.base_offset);
+        self.previous = None;
+        self.step_over(Fault::Checksum)
+    }
+
+    fn check(&mut self) -> Result<Result<BatchHeader, Fault>, Error> {
+        let left = self.view.bytes.saturating_sub(self.position);
+        if left < HEADER_BYTES as u64 {
+            return Ok(Err(Fault::Truncated));
+        }
+        let Ok(header) = BatchHeader::parse(self.head()?) else {
+            return Ok(Err(Fault::Header));
+        };
+        Ok(if header.base_offset != self.expected {
+            Err(Fault::Discontinuous)
+        } else if header.last_offset_delta < 0 {
+            Err(Fault::Header)
+        } else if header.next_offset() > self.view.next_offset {
+            Err(Fault::Overlong)
+        } else if header.total_bytes() as u64 > left {
+            Err(Fault::Truncated)
+        } else {
+            Ok(header)
+        })
+    }
+
+    /// The bytes at the position, at least a header.
+    fn head(&mut self) -> Result<&[u8], Error> {
+        let have = self.window_at + self.window.len() as u64;
+        if self.position < self.window_at || self.position + HEADER_BYTES as u64 > have {
+            let length = WINDOW_BYTES.min(self.view.bytes - self.position);
+            self.window.resize(length as usize, 0);
+            self.window_at = self.position;
+            self.view.read_exact(&mut self.window, self.position)?;
+        }
+        let at = (self.position - self.window_at) as usize;
+        Ok(self.window.get(at..).unwrap_or_default())
+    }
+
+    /// Describes the damage at the position and moves behind it.
+    fn step_over(&mut self, fault: Fault) -> Result<Error, Error> {
+        let (mut position, mut from, mut fault) = (self.position, self.expected, fault);
+        // A batch with a wrong length or last offset shows in its successor only.
+        if let Some(previous) = self.previous.take()
+            && !self.view.is_intact(&previous)?
+        {
+            (position, from) = (previous.position, previous.header.base_offset);
+            fault = Fault::Checksum;
+        }
+        let resumed = self.view.resume(position, from)?;
+        self.lost = resumed.is_none();
+        (self.position, self.expected) =
+            resumed.unwrap_or((self.view.bytes, self.view.next_offset));
+        let path = self.view.segment.paths.log.clone();
+        Ok(Error::Damaged { path, position, from, to: self.expected, fault })
+    }
+}
+
+impl View {
+    /// The batch that has `target`, an offset of this view. Its body is unread.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] with a range around `target`. [`Error::Io`].
+    pub(super) fn locate(&self, target: Offset) -> Result<Found, Error> {
+        self.search(target, false)
+    }
+
+    /// As [`View::locate`]; but a batch that only claims to reach up to `target`, because its header is damaged, is not
+    /// taken for the one that has it.
+    pub(super) fn locate_surely(&self, target: Offset) -> Result<Found, Error> {
+        self.search(target, true)
+    }
+
+    fn search(&self, target: Offset, surely: bool) -> Result<Found, Error> {
+        let (mut walk, mut index_doubted) = self.walk_towards(target)?;
+        loop {
+            let damage = match walk.next() {
+                Ok(Some(found)) if found.header.next_offset() <= target => continue,
+                Ok(Some(found)) => {
+                    let claims = surely && found.header.base_offset != target;
+                    if claims && !self.is_intact(&found)? {
+                        walk.reject(&found)?
+                    } else {
+                        if index_doubted && let Err(error) = self.rebuild_indexes() {
+                            // The batch was found without them.
+                            tracing::warn!(%error, "could not rebuild the indexes of a segment");
+                        }
+                        return Ok(found);
+                    }
+                }
+                Ok(None) => {
+                    let (start, end) = (self.segment.base, self.next_offset);
+                    return Err(Error::OutOfRange { requested: target, start, end });
+                }
+                Err(error) => error,
+            };
+            match damage {
+                // What the index pointed at may be this very batch: then it is right.
+                Error::Damaged { to, .. } if to <= target => index_doubted = false,
+                error => return Err(error),
+            }
+        }
+    }
+
+    /// A walk that begins at or before the batch of `target`, and whether an index entry was found to be wrong.
+    pub(super) fn walk_towards(&self, target: Offset) -> Result<(Walk<'_>, bool), Error> {
+        let mut bound = self.segment.relative(target);
+        // Two wrong entries in a row: no help is to be expected from this index.
+        for attempt in 0..2 {
+            let entry = {
+                let indexes = self.segment.indexes();
+                let claim = |entry: &OffsetEntry| entry.relative_offset <= bound;
+                indexes
+                    .offsets
+                    .last_where(claim)
+                    .map_err(Error::io("read", &self.segment.paths.index))?
+            };
+            let Some(entry) = entry else {
+                return Ok((Walk::begin(self), attempt > 0));
+            };
+            let position = u64::from(entry.position);
+            let last_offset = self.segment.base + Offset::from(entry.relative_offset);
+            if let Some(header) = self.header_at(position)?
+                && header.last_offset() == last_offset
+                && (self.segment.base..=last_offset).contains(&header.base_offset)
+            {
+                return Ok((Walk::from(self, position, header.base_offset), attempt > 0));
+            }
+            match entry.relative_offset.checked_sub(1) {
+                Some(lower) => bound = lower,
+                None => break,
+            }
+        }
+        Ok((Walk::begin(self), true))
+    }
+
+    /// The bytes of a found batch.
+    pub(super) fn batch(&self, found: &Found) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; found.header.total_bytes()];
+        self.read_exact(&mut bytes, found.position)?;
+        Ok(bytes)
+    }
+
+    /// Whether the body of a found batch matches its CRC.
+    pub(super) fn is_intact(&self, found: &Found) -> Result<bool, Error> {
+        Ok(crc_matches(&self.batch(found)?))
+    }
+
+    /// The damage that begins with the batch at `position`, which should have the base offset `from`.
+    pub(super) fn damage(&self, position: u64, from: Offset, fault: Fault) -> Result<Error, Error> {
+        let to = self.resume(position, from)?.map_or(self.next_offset, |(_, offset)| offset);
+        Ok(Error::Damaged { path: self.segment.paths.log.clone(), position, from, to, fault })
+    }
+
+    /// Position and base offset of the first batch behind the damaged one at `position` that can be trusted: the one
+    /// behind it by its length, else the next one that the index knows.
+    fn resume(&self, position: u64, from: Offset) -> Result<Option<(u64, Offset)>, Error> {
+        if let Some(length) = self.length_at(position)? {
+            let behind = position + length;
+            if behind == self.bytes {
+                return Ok(Some((behind, self.next_offset)));
+            }
+            if let Some(header) = self.trusted(behind, from)? {
+                return Ok(Some((behind, header.base_offset)));
+            }
+        }
+        let index_failed = || Error::io("read", &self.segment.paths.index);
+        let mut at = {
+            let indexes = self.segment.indexes();
+            let claim = |entry: &OffsetEntry| u64::from(entry.position) <= position;
+            indexes.offsets.count_where(claim).map_err(index_failed())?
+        };
+        loop {
+            let entry = self.segment.indexes().offsets.get(at).map_err(index_failed())?;
+            let Some(entry) = entry else { return Ok(None) };
+            let last_offset = self.segment.base + Offset::from(entry.relative_offset);
+            if let Some(header) = self.trusted(u64::from(entry.position), from)?
+                && header.last_offset() == last_offset
+            {
+                return Ok(Some((u64::from(entry.position), header.base_offset)));
+            }
+            at += 1;
+        }
+    }
+
+    /// The length of the batch at `position`, whatever else its header says.
+    fn length_at(&self, position: u64) -> Result<Option<u64>, Error> {
+        if position.checked_add(HEADER_BYTES as u64).is_none_or(|end| end > self.bytes) {
+            return Ok(None);
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        self.read_exact(&mut bytes, position)?;
+        bytes[MAGIC_AT] = 2;
+        Ok(BatchHeader::parse(&bytes).ok().map(|header| header.total_bytes() as u64))
+    }
+
+    /// The header of the batch at `position` if it is whole, intact and has offsets above `from`.
+    pub(super) fn trusted(
+        &self,
+        position: u64,
+        from: Offset,
+    ) -> Result<Option<BatchHeader>, Error> {
+        let Some(header) = self.header_at(position)? else { return Ok(None) };
+        let plausible = header.base_offset > from
+            && header.base_offset <= self.next_offset
+            && header.last_offset_delta >= 0
+            // The first batch beyond the view is a good place to stop.
+            && (header.base_offset == self.next_offset || header.next_offset() <= self.next_offset)
+            && header.total_bytes() as u64 <= self.bytes - position;
+        if plausible && self.is_intact(&Found { position, header })? {
+            return Ok(Some(header));
+        }
+        Ok(None)
+    }
+}
