@@ -7,3 +7,6 @@ pub mod record;
 pub mod task;
 pub mod types;
 pub mod wal;
+
+#[cfg(test)]
+mod tidy;

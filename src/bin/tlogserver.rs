@@ -1,1 +1,3 @@
+//! The broker: reads its options and runs the server.
+
 fn main() {}
