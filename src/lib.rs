@@ -1,5 +1,6 @@
 //! TLog: a Kafka-wire-compatible broker that keeps the transaction logs of virtual disks.
 
+pub mod config;
 pub mod disk;
 pub mod kafka;
 pub mod log;
