@@ -1,5 +1,7 @@
 //! TLog: a Kafka-wire-compatible broker that keeps the transaction logs of virtual disks.
 
+pub mod broker;
+pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod kafka;

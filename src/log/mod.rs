@@ -58,7 +58,6 @@
 mod config;
 mod error;
 mod index;
-#[expect(clippy::module_inception, reason = "the log is what this folder is about")]
 mod log;
 mod offset_index;
 mod partition_meta;

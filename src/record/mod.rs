@@ -47,7 +47,6 @@ mod batch;
 mod builder;
 mod compression;
 mod error;
-#[expect(clippy::module_inception, reason = "a record is one part of what this folder is about")]
 mod record;
 pub mod varint;
 

@@ -77,6 +77,18 @@ pub enum Error {
         /// The last format known here.
         known: u32,
     },
+    /// A new log was to begin where there is one.
+    #[error(
+        "{} holds commit {commit}, but the checkpoint `meta/checkpoint` is missing: put it back from a copy, or give \
+         an empty data directory",
+        path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// A commit in it.
+        commit: CommitNumber,
+    },
     /// The caller wants more in one commit than a commit may have.
     #[error("a commit of {bytes} bytes is above the limit of {limit}; split it")]
     TooLarge {

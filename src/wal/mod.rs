@@ -76,7 +76,6 @@ mod error;
 mod frame;
 mod reader;
 mod recovery;
-#[allow(clippy::module_inception, reason = "the file is named after the type in it")]
 mod wal;
 mod writer;
 

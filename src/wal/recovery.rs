@@ -79,6 +79,25 @@ pub(super) fn recover(
     Ok(Recovered { sealed, active_first: active.first, active: writer, last: chain.last })
 }
 
+/// An empty log above `after`.
+pub(super) fn begin(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: DataDirId,
+    after: CommitNumber,
+) -> Result<Recovered, Error> {
+    create_dir(disk, dir)?;
+    for file in find_files(disk, dir, id)? {
+        if let Some((_, commit)) = file.reader.find_commit(0, 0, id)? {
+            return Err(Error::InUse { path: file.reader.path, commit });
+        }
+        disk.remove_file(&file.reader.path).map_err(Error::io("remove", &file.reader.path))?;
+    }
+    let last = Link { number: after, ..Link::NONE };
+    let active = FileWriter::create(disk, dir, last, id)?;
+    Ok(Recovered { sealed: VecDeque::new(), active_first: last.next_number(), active, last })
+}
+
 /// Durable on return also where a process that was killed had made the directory, but not synced its parent.
 fn create_dir(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
     disk.create_dir_all(dir).map_err(Error::io("create", dir))?;

@@ -34,7 +34,7 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Opens the commit log in `dir`, or creates it, and hands every commit above `after` to `replay`, in order, each
+    /// Opens the commit log in `dir`, or creates it where `after` is 0, and hands every commit above `after` to `replay`, in order, each
     /// once. `after` is the caller's checkpoint: nothing at or below it is needed any more; 0 where there is none.
     ///
     /// A torn tail is cut. All that was handed to `replay` is durable on return; before, the last commit may not be.
@@ -56,6 +56,24 @@ impl Wal {
         let dir = dir.to_owned();
         let poisoned = false;
         Ok(Self { disk, dir, id, config, sealed, active_first, active, last, poisoned })
+    }
+
+    /// Begins the commit log of a new data directory in `dir`: its first commit will be `after + 1`. For a directory
+    /// without a checkpoint: what an interrupted first start left there, files without a commit, is removed.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] where a commit is found, [`Error::Foreign`], [`Error::NewerFormat`], [`Error::Io`].
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        id: DataDirId,
+        after: CommitNumber,
+        config: Config,
+    ) -> Result<Self, Error> {
+        let Recovered { sealed, active_first, active, last } =
+            recovery::begin(&*disk, dir, id, after)?;
+        let dir = dir.to_owned();
+        Ok(Self { disk, dir, id, config, sealed, active_first, active, last, poisoned: false })
     }
 
     /// Writes one commit and syncs it; no entries at all make a commit too. Durable on return.

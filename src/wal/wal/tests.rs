@@ -573,3 +573,18 @@ proptest! {
         let _ = Frame { head, bytes: Bytes::from(bytes) }.entries();
     }
 }
+
+#[test]
+fn a_new_log_begins_above_the_number_given_and_never_where_there_is_one() {
+    let disk = SimDisk::new();
+    let create = |after| Wal::create(Arc::new(disk.clone()), Path::new(DIR), ID, after, SMALL);
+    create(41).unwrap();
+    // Nothing was committed, so another attempt may begin elsewhere.
+    let mut wal = create(99).unwrap();
+    assert_eq!(wal.commit(&[entry("first")]).unwrap(), 100);
+    drop(wal);
+    assert!(matches!(create(0), Err(Error::InUse { commit: 100, .. })));
+    let (wal, commits) = open_after(&disk.crash(1), 99).unwrap();
+    assert_eq!(wal.last_commit(), 100);
+    assert_eq!(commits, [(100, vec![entry("first")])]);
+}

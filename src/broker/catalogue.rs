@@ -1,0 +1,442 @@
+//! The durable state of a data directory as a pure state machine: what the commit log says, added up.
+//!
+//! The committer applies each commit here once it is synced, and recovery applies the same commits on top of the last
+//! checkpoint with the same code, so what runs and what is rebuilt cannot differ. Nothing in here decides anything.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::{ProducerSnapshot, ProducerStates};
+use crate::record::BatchHeader;
+use crate::types::{
+    CommitNumber, LeaderEpoch, Offset, Sequence, TopicId, TopicName, TopicPartition,
+};
+
+/// A change of the catalogue, as a JSON text in the commit log: rare beside the data, and readable with the eye.
+/// Unknown events and fields are refused, for they come from a newer release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// A topic came to be.
+    TopicCreated(TopicState),
+    /// A topic is gone, with everything it held.
+    TopicDeleted {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// Options of a topic changed; `None` takes one away.
+    OptionsChanged {
+        /// The topic.
+        topic: TopicId,
+        /// Key and new value.
+        options: BTreeMap<String, Option<String>>,
+    },
+    /// Producer ids below `next` may have been handed out.
+    ProducerIds {
+        /// The first one that was not.
+        next: i64,
+    },
+    /// A sequence run of a vdisk begins.
+    RunStarted {
+        /// The topic.
+        topic: TopicId,
+        /// The run.
+        run: Run,
+    },
+    /// A fragment will be stored under this number: its bytes are fixed from here on.
+    FragmentIntended {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// What a retry needs to make the same bytes.
+        intent: FragmentIntent,
+    },
+    /// The intended fragment is on the shard servers, and so is its manifest entry.
+    FragmentShipped {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// The fragment, now the newest.
+        head: FragmentHead,
+    },
+    /// The number of an intended fragment is never used.
+    FragmentAbandoned {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// The number.
+        number: u64,
+    },
+    /// All shards of all below an offset were read back and verified.
+    FragmentsCompleted {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// Exclusive bound.
+        complete: Offset,
+    },
+    /// Local segments below an offset are no longer needed and may be gone.
+    LocalStartMoved {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// First offset that is kept on local disk.
+        local_start: Offset,
+    },
+}
+
+/// A run of consecutive sequences: offset `first_offset + i` has sequence `first_sequence + i`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Where it begins in the log.
+    pub first_offset: Offset,
+    /// The sequence of that record.
+    pub first_sequence: Sequence,
+}
+
+/// See [`Event::FragmentIntended`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FragmentIntent {
+    /// Fragment number.
+    pub number: u64,
+    /// First offset, inclusive.
+    pub first_offset: Offset,
+    /// First offset behind it.
+    pub end_offset: Offset,
+    /// The header as it will stand in all shards, salt included, in hexadecimal digits.
+    pub header: String,
+    /// Keyed digest of the plain body, in hexadecimal digits.
+    pub digest: String,
+}
+
+/// The newest fragment that this data directory knows to be on the shard servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FragmentHead {
+    /// Fragment number.
+    pub number: u64,
+    /// First offset behind it: the shipped offset.
+    pub shipped: Offset,
+    /// Its hash, in hexadecimal digits.
+    pub hash: String,
+    /// Its public hash, in hexadecimal digits.
+    pub public_hash: String,
+}
+
+/// When and in which commit the batches of an unshipped stretch were appended: the fragment that carries them says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppendMark {
+    /// First offset of the stretch; it ends where the next begins.
+    pub first_offset: Offset,
+    /// Its commit.
+    pub commit: CommitNumber,
+    /// Time of the append, ms since 1970.
+    pub appended_ms: i64,
+}
+
+/// From which offset on a leader epoch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochStart {
+    /// The epoch.
+    pub epoch: LeaderEpoch,
+    /// First offset written in it.
+    pub first_offset: Offset,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicState {
+    /// Identity.
+    pub id: TopicId,
+    /// Name.
+    pub name: TopicName,
+    /// Options that differ from their defaults.
+    pub options: BTreeMap<String, String>,
+    /// The topic's secret under the wrapping key, in hexadecimal digits.
+    pub sealed_secret: String,
+    /// Partitions, by index from 0.
+    pub partitions: Vec<PartitionState>,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionState {
+    /// First offset that can be read anywhere.
+    pub log_start: Offset,
+    /// First offset on local disk.
+    pub local_start: Offset,
+    /// Next offset.
+    pub log_end: Offset,
+    /// The highest epoch of a batch, or that the partition began with.
+    pub epoch: LeaderEpoch,
+    /// Start number of the broker when `epoch` was last written. An older one than the broker's means an unclean
+    /// start since, and the partition counts one epoch higher.
+    pub start_number: u64,
+    /// Where each epoch began.
+    pub epochs: Vec<EpochStart>,
+    /// Idempotent producers.
+    #[serde(with = "producer_list")]
+    pub producers: ProducerStates,
+    /// Sequence runs of a vdisk.
+    pub runs: Vec<Run>,
+    /// Whether the tier keeps it; the four fields below mean nothing otherwise.
+    pub ships: bool,
+    /// The fragment being stored.
+    pub intent: Option<FragmentIntent>,
+    /// The newest fragment stored.
+    pub head: Option<FragmentHead>,
+    /// Exclusive bound of what is stored and verified whole.
+    pub complete: Offset,
+    /// The highest fragment number ever used or abandoned.
+    pub last_number: Option<u64>,
+    /// Of what is not shipped yet.
+    pub marks: Vec<AppendMark>,
+}
+
+impl PartitionState {
+    /// A partition without records that begins at `first_offset`.
+    #[must_use]
+    pub fn empty(first_offset: Offset, epoch: LeaderEpoch, start_number: u64, ships: bool) -> Self {
+        Self {
+            log_start: first_offset,
+            local_start: first_offset,
+            log_end: first_offset,
+            epoch,
+            start_number,
+            epochs: Vec::new(),
+            producers: ProducerStates::default(),
+            runs: Vec::new(),
+            ships,
+            intent: None,
+            head: None,
+            complete: first_offset,
+            last_number: None,
+            marks: Vec::new(),
+        }
+    }
+
+    /// The shipped offset.
+    #[must_use]
+    pub fn shipped(&self) -> Offset {
+        self.head.as_ref().map_or(self.log_start, |head| head.shipped)
+    }
+
+    /// The epoch that the partition's next batch is written in, `start_number` being the broker's.
+    #[must_use]
+    pub fn live_epoch(&self, start_number: u64) -> LeaderEpoch {
+        LeaderEpoch(self.epoch.0 + i32::from(self.start_number < start_number))
+    }
+}
+
+/// What does not fit the catalogue: the commit log names something that never was. Corruption, or a defect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// A topic that does not exist.
+    #[error("the commit log names topic {topic}, which does not exist")]
+    NoTopic {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// A partition that does not exist.
+    #[error("the commit log names partition {partition}, which does not exist")]
+    NoPartition {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// Offsets do not continue.
+    #[error(
+        "the commit log continues partition {partition} at offset {found} instead of {expected}"
+    )]
+    Gap {
+        /// The partition.
+        partition: TopicPartition,
+        /// The end known.
+        expected: Offset,
+        /// The base offset found.
+        found: Offset,
+    },
+}
+
+/// All topics and counters of a data directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// Unclean starts so far.
+    pub start_number: u64,
+    /// First producer id that was never handed out.
+    pub next_producer_id: i64,
+    /// Topics.
+    #[serde(with = "topic_list")]
+    pub topics: BTreeMap<TopicId, TopicState>,
+}
+
+/// Topics carry their id, so a list says it once.
+mod topic_list {
+    use super::{BTreeMap, TopicId, TopicState};
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        topics: &BTreeMap<TopicId, TopicState>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        s.collect_seq(topics.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<TopicId, TopicState>, D::Error> {
+        let topics = Vec::<TopicState>::deserialize(d)?;
+        Ok(topics.into_iter().map(|topic| (topic.id, topic)).collect())
+    }
+}
+
+/// Producer states are stored as their snapshot.
+mod producer_list {
+    use super::{ProducerSnapshot, ProducerStates};
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        states: &ProducerStates,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        states.snapshot().serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<ProducerStates, D::Error> {
+        Ok(ProducerStates::restore(ProducerSnapshot::deserialize(d)?))
+    }
+}
+
+impl Catalogue {
+    /// Applies an event.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the catalogue is then as before.
+    pub fn apply(&mut self, event: Event) -> Result<(), ApplyError> {
+        match event {
+            Event::TopicCreated(topic) => {
+                self.topics.insert(topic.id, topic);
+            }
+            Event::TopicDeleted { topic } => {
+                self.topics.remove(&topic).ok_or(ApplyError::NoTopic { topic })?;
+            }
+            Event::OptionsChanged { topic, options } => {
+                let state = self.topic_mut(topic)?;
+                for (key, value) in options {
+                    match value {
+                        Some(value) => state.options.insert(key, value),
+                        None => state.options.remove(&key),
+                    };
+                }
+                let ships = super::topic_config::ships(&state.options);
+                for partition in &mut state.partitions {
+                    partition.ships = ships;
+                }
+            }
+            Event::ProducerIds { next } => {
+                self.next_producer_id = self.next_producer_id.max(next);
+            }
+            Event::RunStarted { topic, run } => {
+                self.partition_mut(TopicPartition { topic, partition: 0 })?.runs.push(run);
+            }
+            Event::FragmentIntended { topic, partition, intent } => {
+                let state = self.partition_mut(TopicPartition { topic, partition })?;
+                state.last_number = state.last_number.max(Some(intent.number));
+                state.intent = Some(intent);
+            }
+            Event::FragmentShipped { topic, partition, head } => {
+                let state = self.partition_mut(TopicPartition { topic, partition })?;
+                state.intent = None;
+                state.last_number = state.last_number.max(Some(head.number));
+                forget_marks_below(&mut state.marks, head.shipped);
+                state.head = Some(head);
+            }
+            Event::FragmentAbandoned { topic, partition, number } => {
+                let state = self.partition_mut(TopicPartition { topic, partition })?;
+                state.intent = None;
+                state.last_number = state.last_number.max(Some(number));
+            }
+            Event::FragmentsCompleted { topic, partition, complete } => {
+                let state = self.partition_mut(TopicPartition { topic, partition })?;
+                state.complete = state.complete.max(complete);
+            }
+            Event::LocalStartMoved { topic, partition, local_start } => {
+                let state = self.partition_mut(TopicPartition { topic, partition })?;
+                state.local_start = state.local_start.max(local_start);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies an appended batch.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the catalogue is then as before.
+    pub fn apply_batch(
+        &mut self,
+        id: TopicPartition,
+        header: &BatchHeader,
+        commit: CommitNumber,
+        appended_ms: i64,
+    ) -> Result<(), ApplyError> {
+        let start_number = self.start_number;
+        let state = self.partition_mut(id)?;
+        if header.base_offset != state.log_end {
+            return Err(ApplyError::Gap {
+                partition: id,
+                expected: state.log_end,
+                found: header.base_offset,
+            });
+        }
+        let epoch = LeaderEpoch(header.leader_epoch);
+        if state.epochs.last().is_none_or(|last| last.epoch < epoch) {
+            state.epochs.push(EpochStart { epoch, first_offset: header.base_offset });
+        }
+        state.epoch = state.epoch.max(epoch);
+        state.start_number = start_number;
+        state.log_end = header.next_offset();
+        if header.producer_id >= 0 {
+            state.producers.apply(header, appended_ms);
+        }
+        if state.ships && state.marks.last().is_none_or(|mark| mark.commit != commit) {
+            state.marks.push(AppendMark { first_offset: header.base_offset, commit, appended_ms });
+        }
+        Ok(())
+    }
+
+    /// A partition's state.
+    #[must_use]
+    pub fn partition(&self, id: TopicPartition) -> Option<&PartitionState> {
+        self.topics.get(&id.topic)?.partitions.get(usize::try_from(id.partition).ok()?)
+    }
+
+    fn topic_mut(&mut self, topic: TopicId) -> Result<&mut TopicState, ApplyError> {
+        self.topics.get_mut(&topic).ok_or(ApplyError::NoTopic { topic })
+    }
+
+    fn partition_mut(&mut self, id: TopicPartition) -> Result<&mut PartitionState, ApplyError> {
+        let topic = self.topic_mut(id.topic)?;
+        usize::try_from(id.partition)
+            .ok()
+            .and_then(|index| topic.partitions.get_mut(index))
+            .ok_or(ApplyError::NoPartition { partition: id })
+    }
+}
+
+/// Drops the marks of stretches that end at or below `offset`.
+fn forget_marks_below(marks: &mut Vec<AppendMark>, offset: Offset) {
+    let keep = marks.iter().rposition(|mark| mark.first_offset <= offset).unwrap_or(0);
+    marks.drain(..keep);
+}

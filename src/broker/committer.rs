@@ -1,0 +1,398 @@
+//! The committer: takes what all partitions queued, writes it as one commit, syncs once, answers all.
+//!
+//! One thread owns the commit log and the durable [`Catalogue`]. At most one commit is in flight while the next one
+//! gathers; there is no timer while work comes in. Behind the sync the batches go to their segments through the page
+//! cache, then the high watermark moves, then the answers go out. A failed write or sync of the commit log ends the
+//! process without an answer, and so does a segment that cannot be written: its batches stand in the commit log, and
+//! recovery writes them again.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::catalogue::{Catalogue, Event};
+use super::checkpoint::Checkpoint;
+use super::metrics::Metrics;
+use super::partition::Partition;
+use crate::clock;
+use crate::disk::Disk;
+use crate::record::BatchHeader;
+use crate::task;
+use crate::types::{CommitNumber, TopicId, TopicPartition, limits};
+use crate::wal::{Entry, Wal};
+
+/// Kinds of commit log entries. A kind is never given another meaning.
+pub(super) mod kind {
+    /// Whole record batches of a partition.
+    pub const BATCHES: u8 = 1;
+    /// A catalogue event as JSON.
+    pub const EVENT: u8 = 2;
+    /// The time of the commit, ms since 1970, i64 little-endian; stands before the batches it is about.
+    pub const TIME: u8 = 3;
+}
+
+/// An idle committer adds one empty commit after this time, so that a successor names the last acknowledged one.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// The committer is gone: the process is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the broker is stopping")]
+pub struct Stopped;
+
+/// One thing to commit: its bytes, what follows, who waits.
+struct Work {
+    entry: Entry,
+    then: Then,
+    done: oneshot::Sender<()>,
+}
+
+/// What a synced entry means.
+enum Then {
+    Write(Arc<Partition>),
+    Apply(Event),
+}
+
+/// What the committer is asked to do, in order.
+#[derive(Default)]
+struct Queue {
+    work: VecDeque<Work>,
+    /// The commit up to which a checkpoint was written since.
+    checkpointed: Option<CommitNumber>,
+    stopping: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here panics half-way; a poisoned lock changes nothing.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Settings of the committer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Config {
+    /// A checkpoint is due when this much was committed since the last.
+    pub checkpoint_bytes: u64,
+}
+
+/// A cheap handle to the committer.
+#[derive(Clone)]
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Committer")
+    }
+}
+
+impl Committer {
+    /// A handle and the part that [`start`] needs. Work may be queued before the thread runs.
+    pub(super) fn new() -> Self {
+        Self { shared: Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new() }) }
+    }
+
+    /// Queues a batch whose offsets are assigned. The caller holds the partition's turn, which fixes the order.
+    /// The receiver resolves once the batch is committed and visible, and fails when the broker stops before.
+    pub(super) fn append(
+        &self,
+        partition: Arc<Partition>,
+        batch: Bytes,
+    ) -> Result<oneshot::Receiver<()>, Stopped> {
+        let TopicPartition { topic, partition: index } = partition.id();
+        let entry = Entry { kind: kind::BATCHES, topic, partition: index, payload: batch };
+        self.push(entry, Then::Write(partition))
+    }
+
+    /// Queues an event. The receiver resolves once it is durable.
+    pub(super) fn event(&self, event: Event) -> Result<oneshot::Receiver<()>, Stopped> {
+        let text = serde_json::to_vec(&event)
+            .expect("an event is made of texts and numbers, which JSON can carry");
+        self.push(entry_of_none(kind::EVENT, text.into()), Then::Apply(event))
+    }
+
+    /// Queues an event and waits until it is durable.
+    ///
+    /// # Errors
+    /// [`Stopped`]; it may then be durable or not.
+    pub(super) async fn record(&self, event: Event) -> Result<(), Stopped> {
+        self.event(event)?.await.map_err(|_| Stopped)
+    }
+
+    /// Commits what is queued, writes a clean checkpoint and ends the thread. Work queued afterwards is refused.
+    pub(super) fn stop(&self) {
+        self.shared.lock().stopping = true;
+        self.shared.arrived.notify_one();
+    }
+
+    fn push(&self, entry: Entry, then: Then) -> Result<oneshot::Receiver<()>, Stopped> {
+        let (done, receiver) = oneshot::channel();
+        let mut queue = self.shared.lock();
+        if queue.stopping {
+            return Err(Stopped);
+        }
+        queue.work.push_back(Work { entry, then, done });
+        drop(queue);
+        self.shared.arrived.notify_one();
+        Ok(receiver)
+    }
+}
+
+/// An entry that is about no partition.
+fn entry_of_none(kind: u8, payload: Bytes) -> Entry {
+    Entry { kind, topic: TopicId([0; 16]), partition: 0, payload }
+}
+
+/// What the committer's thread owns.
+pub(super) struct Owned {
+    pub disk: Arc<dyn Disk>,
+    pub wal: Wal,
+    pub catalogue: Catalogue,
+    pub checkpoint_path: PathBuf,
+    pub config: Config,
+    pub metrics: Metrics,
+}
+
+/// Starts the thread. It ends after [`Committer::stop`].
+pub(super) fn start(
+    committer: &Committer,
+    owned: Owned,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let shared = Arc::clone(&committer.shared);
+    task::critical_thread("committer", move || {
+        Thread { shared, owned, since_checkpoint: 0, checkpointing: false, dirty: HashMap::new() }
+            .run();
+    })
+}
+
+/// The catalogue and the segments to sync for a checkpoint.
+struct CheckpointJob {
+    checkpoint: Checkpoint,
+    dirty: Vec<Arc<Partition>>,
+}
+
+struct Thread {
+    shared: Arc<Shared>,
+    owned: Owned,
+    since_checkpoint: u64,
+    checkpointing: bool,
+    dirty: HashMap<TopicPartition, Arc<Partition>>,
+}
+
+/// What the thread woke up for.
+enum Next {
+    Commit(Vec<Work>),
+    Idle,
+    Stop,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut named_by_successor = true;
+        loop {
+            match self.next(named_by_successor) {
+                Next::Commit(work) => {
+                    self.commit(work);
+                    named_by_successor = false;
+                }
+                Next::Idle => {
+                    self.write(&[]);
+                    named_by_successor = true;
+                }
+                Next::Stop => break,
+            }
+            self.checkpoint_when_due();
+        }
+        self.stop();
+    }
+
+    /// Waits for work. While nothing comes in there is one wake-up, for the empty commit, and then none.
+    fn next(&mut self, named_by_successor: bool) -> Next {
+        let mut queue = self.shared.lock();
+        loop {
+            if let Some(commit) = queue.checkpointed.take() {
+                drop(queue);
+                self.checkpointing = false;
+                if let Err(error) = self.owned.wal.free_upto(commit) {
+                    task::die(74, &format!("cannot free the commit log: {error}"));
+                }
+                queue = self.shared.lock();
+                continue;
+            }
+            if !queue.work.is_empty() {
+                return Next::Commit(take_commit(&mut queue));
+            }
+            if queue.stopping && !self.checkpointing {
+                return Next::Stop;
+            }
+            if named_by_successor {
+                queue = self.shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                let (guard, timeout) = self
+                    .shared
+                    .arrived
+                    .wait_timeout(queue, IDLE)
+                    .unwrap_or_else(PoisonError::into_inner);
+                queue = guard;
+                if timeout.timed_out() && queue.work.is_empty() {
+                    return Next::Idle;
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, entries: &[Entry]) -> CommitNumber {
+        let started = clock::monotonic();
+        match self.owned.wal.commit(entries) {
+            Ok(commit) => {
+                self.owned.metrics.committed(entries.len(), started.elapsed());
+                commit
+            }
+            Err(error) => {
+                task::die(74, &format!("the commit log cannot be written or synced: {error}"))
+            }
+        }
+    }
+
+    fn commit(&mut self, work: Vec<Work>) {
+        let now_ms = clock::wall_ms();
+        let time = Bytes::copy_from_slice(&now_ms.to_le_bytes());
+        let mut entries = Vec::with_capacity(work.len() + 1);
+        entries.push(entry_of_none(kind::TIME, time));
+        entries.extend(work.iter().map(|work| work.entry.clone()));
+        let commit = self.write(&entries);
+        self.since_checkpoint +=
+            entries.iter().map(|entry| entry.payload.len() as u64).sum::<u64>();
+        for work in work {
+            self.settle(work, commit, now_ms);
+        }
+    }
+
+    /// Carries one committed thing out and answers it.
+    fn settle(&mut self, work: Work, commit: CommitNumber, now_ms: i64) {
+        match work.then {
+            Then::Write(partition) => {
+                self.write_batch(partition, &work.entry.payload, commit, now_ms);
+            }
+            Then::Apply(event) => {
+                if let Event::TopicDeleted { topic } = &event {
+                    self.dirty.retain(|id, _| id.topic != *topic);
+                }
+                if let Err(error) = self.owned.catalogue.apply(event) {
+                    tracing::warn!(%error, "an event came too late for its topic");
+                }
+            }
+        }
+        // The asker may be gone; what was committed stands all the same.
+        work.done.send(()).ok();
+    }
+
+    fn write_batch(
+        &mut self,
+        partition: Arc<Partition>,
+        batch: &Bytes,
+        commit: CommitNumber,
+        now_ms: i64,
+    ) {
+        let id = partition.id();
+        // A topic deleted in between has no state any more, and its batches no place.
+        if self.owned.catalogue.partition(id).is_none() {
+            return;
+        }
+        let header = match BatchHeader::parse(batch) {
+            Ok(header) => header,
+            Err(error) => task::die(70, &format!("a committed batch is none: {error}")),
+        };
+        if let Err(error) = self.owned.catalogue.apply_batch(id, &header, commit, now_ms) {
+            task::die(70, &error.to_string());
+        }
+        if let Err(error) = partition.write_committed(batch, commit, now_ms) {
+            task::die(74, &format!("partition {id} cannot be written: {error}"));
+        }
+        self.dirty.entry(id).or_insert(partition);
+    }
+
+    fn checkpoint_when_due(&mut self) {
+        if self.checkpointing || self.since_checkpoint < self.owned.config.checkpoint_bytes {
+            return;
+        }
+        self.since_checkpoint = 0;
+        self.checkpointing = true;
+        let job = CheckpointJob {
+            checkpoint: Checkpoint {
+                commit: self.owned.wal.last_commit(),
+                clean: false,
+                catalogue: self.owned.catalogue.clone(),
+            },
+            dirty: self.dirty.drain().map(|(_, partition)| partition).collect(),
+        };
+        let disk = Arc::clone(&self.owned.disk);
+        let path = self.owned.checkpoint_path.clone();
+        let shared = Arc::clone(&self.shared);
+        let metrics = self.owned.metrics.clone();
+        let started = task::critical_thread("checkpoint", move || {
+            let commit = job.checkpoint.commit;
+            carry_out(&job, &*disk, &path);
+            metrics.checkpointed();
+            shared.lock().checkpointed = Some(commit);
+            shared.arrived.notify_one();
+        });
+        if let Err(error) = started {
+            task::die(71, &format!("no thread for a checkpoint: {error}"));
+        }
+    }
+
+    fn stop(mut self) {
+        let job = CheckpointJob {
+            checkpoint: Checkpoint {
+                commit: self.owned.wal.last_commit(),
+                clean: true,
+                catalogue: self.owned.catalogue,
+            },
+            dirty: self.dirty.drain().map(|(_, partition)| partition).collect(),
+        };
+        carry_out(&job, &*self.owned.disk, &self.owned.checkpoint_path);
+    }
+}
+
+/// Syncs the segments, then writes the checkpoint that says so.
+fn carry_out(job: &CheckpointJob, disk: &dyn Disk, path: &std::path::Path) {
+    for partition in &job.dirty {
+        if let Err(error) = partition.sync_segments() {
+            task::die(74, &format!("segments of {} cannot be synced: {error}", partition.id()));
+        }
+    }
+    if let Err(error) = job.checkpoint.write(disk, path) {
+        task::die(74, &error.to_string());
+    }
+}
+
+/// As much as one commit may hold, in order. Room is left for the time.
+fn take_commit(queue: &mut Queue) -> Vec<Work> {
+    let mut bytes = ONE_ENTRY_BYTES;
+    let count = queue
+        .work
+        .iter()
+        .take_while(|work| {
+            bytes += work.entry.stored_bytes();
+            bytes <= limits::COMMIT_BYTES
+        })
+        .count()
+        .max(1);
+    queue.work.drain(..count).collect()
+}
+
+/// More than the head and payload of an entry that is no batch's take.
+const ONE_ENTRY_BYTES: usize = 1024;
+
+const _: () = assert!(limits::COMMIT_BYTES >= limits::RECORD_BATCH_BYTES + 2 * ONE_ENTRY_BYTES);

@@ -1,0 +1,38 @@
+//! Settings of the broker.
+
+use std::path::PathBuf;
+
+/// Settings of the broker.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Everything local lies below it.
+    pub data_dir: PathBuf,
+    /// Kafka's node id of this broker.
+    pub node_id: i32,
+    /// Partitions of a topic that does not say. Kafka: `num.partitions`.
+    pub default_partitions: i32,
+    /// Whether a client's look at an unknown topic creates it. Kafka: `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// Bytes that requests and queues may hold together.
+    pub memory_budget_bytes: usize,
+    /// A checkpoint is written when so much was committed since the last.
+    pub checkpoint_bytes: u64,
+    /// Size at which the commit log goes on in another file.
+    pub commit_log_file_bytes: u64,
+}
+
+impl Config {
+    /// Kafka's defaults where Kafka has the setting.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            node_id: 1,
+            default_partitions: 1,
+            auto_create_topics: true,
+            memory_budget_bytes: 512 << 20,
+            checkpoint_bytes: 256 << 20,
+            commit_log_file_bytes: 64 << 20,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What a data directory is: its format, its identity and the cluster that it belongs to.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::OpenError;
+use crate::disk::Disk;
+use crate::types::{ClusterId, DataDirId};
+
+/// The newest format that this release reads and the one it writes.
+const FORMAT: u32 = 1;
+const LARGEST_BYTES: u64 = 64 * 1024;
+
+/// The content of `format.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct FormatFile {
+    format: u32,
+    made_by: String,
+    data_dir: DataDirId,
+    cluster: ClusterId,
+}
+
+/// A data directory that was looked at, before anything in it is opened.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    /// The file system it lies on.
+    pub disk: Arc<dyn Disk>,
+    /// Where.
+    pub path: PathBuf,
+    /// Its identity.
+    pub id: DataDirId,
+    /// The cluster that it belongs to; `None` while it is new.
+    pub cluster: Option<ClusterId>,
+}
+
+impl DataDir {
+    /// Looks at the directory at `path`, creating it where there is none. `random` becomes the identity of a new one.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`], [`OpenError::Format`].
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, random: [u8; 16]) -> Result<Self, OpenError> {
+        let io = |op, source| OpenError::Io { op, path: path.display().to_string(), source };
+        disk.create_dir_all(path).map_err(|source| io("create", source))?;
+        // A process killed in its first start may have made the directory without this.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        disk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(|source| io("sync", source))?;
+        let file = path.join("format.json");
+        if !disk.exists(&file) {
+            let id = DataDirId::from_random(random);
+            return Ok(Self { disk, path: path.to_owned(), id, cluster: None });
+        }
+        let refuse = |what: String| OpenError::Format { path: file.display().to_string(), what };
+        let bytes = disk.read_all(&file, LARGEST_BYTES).map_err(|source| io("read", source))?;
+        let content: FormatFile =
+            serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+        if content.format > FORMAT {
+            return Err(refuse(format!(
+                "it has format {}, this release knows {FORMAT}; start the release that wrote it",
+                content.format
+            )));
+        }
+        Ok(Self {
+            disk,
+            path: path.to_owned(),
+            id: content.data_dir,
+            cluster: Some(content.cluster),
+        })
+    }
+
+    /// Says for ever that the directory belongs to `cluster`. Durable on return.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]; [`OpenError::OtherCluster`] when it belongs to another already.
+    pub fn settle(&mut self, cluster: ClusterId) -> Result<(), OpenError> {
+        match self.cluster {
+            Some(local) if local == cluster => return Ok(()),
+            Some(local) => return Err(OpenError::OtherCluster { local, servers: cluster }),
+            None => {}
+        }
+        let content = FormatFile {
+            format: FORMAT,
+            made_by: concat!("tlog ", env!("CARGO_PKG_VERSION")).to_owned(),
+            data_dir: self.id,
+            cluster,
+        };
+        let path = self.path.join("format.json");
+        serde_json::to_vec_pretty(&content)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| self.disk.replace(&path, &bytes))
+            .map_err(|source| OpenError::Io {
+                op: "write",
+                path: path.display().to_string(),
+                source,
+            })?;
+        self.cluster = Some(cluster);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::FileDisk;
+
+    #[test]
+    fn identity_and_cluster_stay_once_settled() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data");
+        let open = |random| DataDir::open(Arc::new(FileDisk), &path, [random; 16]).unwrap();
+        let cluster = ClusterId::from_random([9; 16]);
+        let mut first = open(1);
+        first.settle(cluster).unwrap();
+        let mut again = open(2);
+        assert_eq!((again.id, again.cluster), (first.id, Some(cluster)));
+        again.settle(cluster).unwrap();
+        let other = ClusterId::from_random([8; 16]);
+        assert!(matches!(again.settle(other), Err(OpenError::OtherCluster { .. })));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_with_the_cure() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("format.json");
+        let id = "00112233445566778899aabbccddeeff";
+        let text = format!(r#"{{"format":2,"made_by":"x","data_dir":"{id}","cluster":"{id}"}}"#);
+        std::fs::write(file, text).unwrap();
+        let error = DataDir::open(Arc::new(FileDisk), root.path(), [0; 16]).unwrap_err();
+        assert!(error.to_string().contains("start the release that wrote it"), "{error}");
+    }
+}

@@ -1,0 +1,287 @@
+//! What can go wrong, one enum for each operation, so that a front end never matches a case that cannot occur.
+
+use crate::log::{self, ProducerError};
+use crate::record;
+use crate::types::{Offset, TopicName};
+
+use super::topic_config::OptionError;
+
+/// Why a batch was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The bytes are not what the producer made.
+    #[error("the record batch arrived damaged")]
+    Corrupt(#[source] record::Error),
+    /// The batch or one of its records is not as the format wants it.
+    #[error("the record batch is not valid")]
+    InvalidRecord(#[source] record::Error),
+    /// Longer than the topic takes.
+    #[error("a record batch of {bytes} bytes: the topic takes {limit} (option max.message.bytes)")]
+    TooLarge {
+        /// As received.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// An older incarnation of the producer.
+    #[error("a newer producer has taken over this producer id")]
+    InvalidProducerEpoch,
+    /// A batch before this one is missing, or this one is too old to tell whether it is there.
+    #[error("the producer's sequence does not continue what the partition holds")]
+    OutOfOrderSequence,
+    /// Part of a transaction.
+    #[error("transactions are not served")]
+    Transactional,
+    /// A vdisk's log takes blocks from its TLog client only.
+    #[error("topic `{topic}` is the log of a vdisk, which is written by its TLog client")]
+    VdiskTopic {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// The topic was deleted.
+    #[error("the topic was deleted")]
+    Deleted,
+    /// The broker stops; the batch may or may not be there after the restart.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+impl AppendError {
+    /// A batch whose header or checksum is refused.
+    pub(super) fn from_header(error: record::Error) -> Self {
+        if error.is_corrupt() { Self::Corrupt(error) } else { Self::InvalidRecord(error) }
+    }
+}
+
+impl From<ProducerError> for AppendError {
+    fn from(error: ProducerError) -> Self {
+        match error {
+            ProducerError::InvalidEpoch { .. } => Self::InvalidProducerEpoch,
+            ProducerError::OutOfOrder { .. } => Self::OutOfOrderSequence,
+        }
+    }
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Not an offset of the partition.
+    #[error("offset {requested} is not in the log, which reaches from {start} to {end}")]
+    OutOfRange {
+        /// As asked for.
+        requested: Offset,
+        /// First offset.
+        start: Offset,
+        /// High watermark.
+        end: Offset,
+    },
+    /// Bytes at rest are not what was written; they are not handed out.
+    #[error("offsets {first} to {last} are damaged: {what}")]
+    Damaged {
+        /// First offset that cannot be read.
+        first: Offset,
+        /// Last one.
+        last: Offset,
+        /// What does not fit.
+        what: String,
+    },
+    /// The local disk failed.
+    #[error("the local log cannot be read")]
+    Storage(#[source] log::Error),
+    /// The record lies on shard servers that do not give it now.
+    #[error("the record lies on the shard servers, and they do not give it: {why}")]
+    Unavailable {
+        /// What they said.
+        why: String,
+    },
+    /// The topic was deleted.
+    #[error("the topic was deleted")]
+    Deleted,
+    /// The broker stops.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+impl From<log::Error> for ReadError {
+    fn from(error: log::Error) -> Self {
+        match error {
+            log::Error::OutOfRange { requested, start, end } => {
+                Self::OutOfRange { requested, start, end }
+            }
+            log::Error::Damaged { from, to, fault, .. } => {
+                Self::Damaged { first: from, last: to - 1, what: fault.to_string() }
+            }
+            other => Self::Storage(other),
+        }
+    }
+}
+
+/// Why a topic was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateTopicError {
+    /// Not a topic name.
+    #[error(transparent)]
+    InvalidName(#[from] crate::types::InvalidTopicName),
+    /// Names with two underscores in front are for internal topics.
+    #[error("topic names starting with `__` are for internal topics")]
+    ReservedName,
+    /// It is there.
+    #[error("topic `{name}` exists")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// A name that metrics could not tell from another's.
+    #[error("topic `{name}` differs from the existing `{other}` in `.` and `_` only")]
+    Collides {
+        /// As asked for.
+        name: String,
+        /// The other topic.
+        other: TopicName,
+    },
+    /// Not a count of partitions.
+    #[error("{partitions} partitions: {expected}")]
+    InvalidPartitions {
+        /// As asked for.
+        partitions: i32,
+        /// What is possible.
+        expected: String,
+    },
+    /// Not an option, or not its value.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// What an older topic of that name left behind cannot be taken away.
+    #[error("the directory of the topic cannot be made ready")]
+    Storage(#[source] log::Error),
+    /// A vdisk's topic record must be on the shard servers first.
+    #[error("a new vdisk must be known to the shard servers first, and they do not answer: {why}")]
+    ShardServers {
+        /// What they said.
+        why: String,
+    },
+    /// The broker stops; the topic may or may not be there after the restart.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Why a name is no vdisk's.
+#[derive(Debug, thiserror::Error)]
+pub enum VdiskTopicError {
+    /// A topic that was not made for a vdisk and is not empty, or has several partitions, or is internal.
+    #[error(
+        "topic `{topic}` is not the log of a vdisk: give the vdisk another id, or delete the topic"
+    )]
+    NotAVdisk {
+        /// The topic.
+        topic: String,
+    },
+    /// It was not created.
+    #[error(transparent)]
+    Create(#[from] CreateTopicError),
+    /// The empty plain topic in its place was not taken away.
+    #[error(transparent)]
+    Delete(#[from] DeleteTopicError),
+}
+
+/// Why options were not set.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// No such topic.
+    #[error("no such topic")]
+    Unknown,
+    /// Not an option, or not its value.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The broker stops; they may be set after the restart.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Why a topic was not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteTopicError {
+    /// No such topic.
+    #[error("no such topic")]
+    Unknown,
+    /// It is a disk.
+    #[error(
+        "topic `{topic}` is the log of a vdisk: set its option tlog.vdisk.deletable=true first"
+    )]
+    Vdisk {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// The broker stops; the topic may or may not be there after the restart.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Why no producer id was given out.
+#[derive(Debug, thiserror::Error)]
+pub enum ProducerIdError {
+    /// The broker stops.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Why a data directory was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file system failed.
+    #[error("cannot {op} `{path}`")]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The file that says what the directory is cannot be understood.
+    #[error("`{path}` is not the format file of a data directory ({what}): give another -data-dir")]
+    Format {
+        /// The file.
+        path: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] super::checkpoint::CheckpointError),
+    /// The commit log.
+    #[error("the commit log cannot be read")]
+    Wal(#[from] crate::wal::Error),
+    /// A partition's local log.
+    #[error("the local log of topic `{topic}` cannot be opened")]
+    Log {
+        /// The topic.
+        topic: TopicName,
+        /// Why.
+        source: log::Error,
+    },
+    /// What the commit log says does not fit together.
+    #[error(transparent)]
+    Apply(#[from] super::catalogue::ApplyError),
+    /// An entry of the commit log that this release does not know.
+    #[error(
+        "commit {commit} holds an entry of kind {kind} that this release does not know ({what}): start the release that wrote it"
+    )]
+    UnknownEntry {
+        /// The commit.
+        commit: u64,
+        /// Its kind.
+        kind: u8,
+        /// What does not fit.
+        what: String,
+    },
+    /// The data directory belongs to another cluster than the shard servers.
+    #[error(
+        "the data directory belongs to cluster {local}, the shard servers to {servers}: give the servers of its own cluster, or an empty -data-dir to adopt theirs"
+    )]
+    OtherCluster {
+        /// The data directory's.
+        local: crate::types::ClusterId,
+        /// The servers'.
+        servers: crate::types::ClusterId,
+    },
+}

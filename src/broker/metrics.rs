@@ -1,0 +1,75 @@
+//! What the broker counts.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Metrics of the broker and its commit log, an event-named method each.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    sync_seconds: Histogram,
+    commit_batches: Histogram,
+    append_bytes: Counter,
+    append_batches: Counter,
+    checkpoints: Counter,
+    partitions: Gauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            sync_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
+            commit_batches: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+            append_bytes: Counter::default(),
+            append_batches: Counter::default(),
+            checkpoints: Counter::default(),
+            partitions: Gauge::default(),
+        };
+        registry.register(
+            "wal_sync_duration_seconds",
+            "Time of one commit: write and sync",
+            metrics.sync_seconds.clone(),
+        );
+        registry.register(
+            "wal_commit_batches",
+            "Entries in one commit",
+            metrics.commit_batches.clone(),
+        );
+        registry.register(
+            "log_append_bytes",
+            "Bytes of record batches appended",
+            metrics.append_bytes.clone(),
+        );
+        registry.register(
+            "log_append_batches",
+            "Record batches appended",
+            metrics.append_batches.clone(),
+        );
+        registry.register("wal_checkpoints", "Checkpoints written", metrics.checkpoints.clone());
+        registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
+        metrics
+    }
+
+    pub(super) fn committed(&self, entries: usize, took: Duration) {
+        self.sync_seconds.observe(took.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a count for a histogram")]
+        self.commit_batches.observe(entries as f64);
+    }
+
+    pub(super) fn appended(&self, bytes: usize) {
+        self.append_bytes.inc_by(bytes as u64);
+        self.append_batches.inc();
+    }
+
+    pub(super) fn checkpointed(&self) {
+        self.checkpoints.inc();
+    }
+
+    pub(super) fn partitions_are(&self, count: usize) {
+        self.partitions.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

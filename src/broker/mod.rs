@@ -1,0 +1,74 @@
+//! What exists and who may write: composes the local log with the tier.
+//!
+//! ```text
+//!   front ends ──append──▶ Partition ──queue──▶ Committer ──one write, one sync──▶ commit log
+//!                             │  turn: producer      │
+//!                             │  check, offset       ├──▶ segments (page cache) ──▶ high watermark ──▶ answers, readers
+//!                             ▼                      └──▶ Catalogue ──now and then──▶ checkpoint, commit log files freed
+//!                          Fetch: local segments, below the local start the tier
+//! ```
+//!
+//! **Where truth lies.** The commit log is the truth above the last checkpoint, checkpoint and segments below it.
+//! [`catalogue`] is the one state machine over commit log entries; the committer feeds it live and [`recovery`] feeds
+//! it at a start, so that the two cannot drift apart.
+//!
+//! **Invariants.**
+//! * `log_start <= local_start <= complete <= shipped <= high_watermark <= log_end`, checked at every move.
+//! * The order of a partition is fixed in its turn (one short lock), where offsets are handed out and the batch is
+//!   queued; nothing is handed out that is not queued.
+//! * A batch is visible when its commit is synced and its segment has it; the high watermark says so.
+//! * Nothing is answered before it is durable. A failed write or sync of the commit log ends the process.
+//! * A topic's deletion is durable before a file of it is unlinked, and replay never brings it back: entries name the
+//!   topic's id.
+//!
+//! **Recovery.** See [`recovery`]: cut at the checkpoint, write again what the commit log holds above, sync, new
+//! checkpoint, then serve.
+//!
+//! ```text
+//! <data-dir>/format.json                   format, identity, cluster            data_dir.rs
+//! <data-dir>/meta/checkpoint               magic TLCK | format u16 | length u64 | JSON | CRC-32C      checkpoint.rs
+//! <data-dir>/commitlog/…                   see wal/
+//! <data-dir>/<topic>-<partition>/…         see log/
+//! ```
+//!
+//! Commit log entries: kind 1, whole record batches of a partition; kind 2, a catalogue event as JSON text; kind 3, the
+//! time of the commit (ms since 1970, i64 little-endian).
+//!
+//! To add a topic option: a row in `topic_config.rs`. A durable fact: a variant of `catalogue::Event` and its line in
+//! `apply`. A failure that clients can see: a variant in `error.rs`; the compiler then asks each front end for its code.
+
+mod broker;
+mod catalogue;
+mod checkpoint;
+mod committer;
+mod config;
+mod data_dir;
+mod error;
+mod metrics;
+mod partition;
+mod recovery;
+mod topic_config;
+mod topics;
+
+pub use broker::{Adopted, Broker, NewTopic};
+pub use catalogue::{
+    AppendMark, Catalogue, EpochStart, Event, FragmentHead, FragmentIntent, PartitionState, Run,
+    TopicState,
+};
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use committer::Stopped;
+pub use config::Config;
+pub use data_dir::DataDir;
+pub use error::{
+    AppendError, CreateTopicError, DeleteTopicError, OpenError, OptionsError, ProducerIdError,
+    ReadError, VdiskTopicError,
+};
+pub use metrics::Metrics;
+pub use partition::{AppendResult, Origin, Partition, TimestampedOffset};
+pub use topic_config::{
+    OptionError, TimestampType, TimestampUnit, TopicOptions, check_option, effective,
+};
+pub use topics::Topic;
+
+#[cfg(test)]
+mod tests;

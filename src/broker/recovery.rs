@@ -1,0 +1,266 @@
+//! From checkpoint and commit log to catalogue and segments.
+//!
+//! Every local log is cut at the end that the checkpoint names, then what the commit log holds above is written again:
+//! what the page cache shows there is never believed, for after a failed sync it shows what the disk does not have.
+//! The segments are synced and a new checkpoint is written before anyone is served.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::catalogue::{Catalogue, Event};
+use super::checkpoint::Checkpoint;
+use super::committer::kind;
+use super::data_dir::DataDir;
+use super::error::OpenError;
+use super::topic_config::TopicOptions;
+use crate::disk::Disk;
+use crate::log::{self, Log};
+use crate::record::Batches;
+use crate::types::{CommitNumber, TopicId, TopicName, TopicPartition};
+use crate::wal::{self, Entry, Wal};
+
+/// A data directory ready to be served.
+pub(super) struct Recovered {
+    pub wal: Wal,
+    pub catalogue: Catalogue,
+    pub logs: HashMap<TopicPartition, Log>,
+}
+
+/// Path of the checkpoint.
+pub(super) fn checkpoint_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("meta").join("checkpoint")
+}
+
+/// Path of a partition's segments.
+pub(super) fn partition_dir(data_dir: &Path, topic: &TopicName, partition: i32) -> PathBuf {
+    data_dir.join(format!("{topic}-{partition}"))
+}
+
+/// How the local log of a topic with these options is laid out.
+pub(super) fn log_config(options: &TopicOptions) -> log::Config {
+    log::Config {
+        segment_bytes: options.segment_bytes,
+        index_interval_bytes: options.index_interval_bytes,
+    }
+}
+
+/// Opens and replays. `adopted` is the catalogue of a new data directory.
+pub(super) fn recover(
+    data_dir: &DataDir,
+    adopted: Catalogue,
+    first_commit: CommitNumber,
+    commit_log_file_bytes: u64,
+) -> Result<Recovered, OpenError> {
+    let disk = &data_dir.disk;
+    let path = checkpoint_path(&data_dir.path);
+    disk.create_dir_all(&data_dir.path.join("meta")).map_err(|source| OpenError::Io {
+        op: "create",
+        path: path.display().to_string(),
+        source,
+    })?;
+    let dir = data_dir.path.join("commitlog");
+    let config = wal::Config { file_bytes: commit_log_file_bytes };
+    let Some(checkpoint) = Checkpoint::read(&**disk, &path)? else {
+        let wal = Wal::create(Arc::clone(disk), &dir, data_dir.id, first_commit, config)?;
+        let first = Checkpoint { commit: first_commit, clean: false, catalogue: adopted };
+        first.write(&**disk, &path)?;
+        let mut replay = Replay::new(data_dir, first.catalogue);
+        replay.open_all()?;
+        return Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs });
+    };
+    let mut replay = Replay::new(data_dir, checkpoint.catalogue);
+    replay.open_all()?;
+    let mut wal = Wal::open(
+        Arc::clone(disk),
+        &dir,
+        data_dir.id,
+        checkpoint.commit,
+        config,
+        &mut |commit, entries| Ok(replay.commit(commit, entries)?),
+    )?;
+    replay.finish(&mut wal, checkpoint.commit, checkpoint.clean, &path)?;
+    Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs })
+}
+
+struct Replay {
+    disk: Arc<dyn Disk>,
+    data_dir: PathBuf,
+    catalogue: Catalogue,
+    logs: HashMap<TopicPartition, Log>,
+    now_ms: i64,
+    replayed: u64,
+}
+
+impl Replay {
+    fn new(data_dir: &DataDir, catalogue: Catalogue) -> Self {
+        Self {
+            disk: Arc::clone(&data_dir.disk),
+            data_dir: data_dir.path.clone(),
+            catalogue,
+            logs: HashMap::new(),
+            now_ms: 0,
+            replayed: 0,
+        }
+    }
+
+    fn open_all(&mut self) -> Result<(), OpenError> {
+        let ids: Vec<TopicPartition> = self
+            .catalogue
+            .topics
+            .values()
+            .flat_map(|topic| {
+                (0..)
+                    .zip(&topic.partitions)
+                    .map(|(partition, _)| TopicPartition { topic: topic.id, partition })
+            })
+            .collect();
+        for id in ids {
+            self.open(id)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the local log of a partition as the catalogue has it now.
+    fn open(&mut self, id: TopicPartition) -> Result<(), OpenError> {
+        let Some(topic) = self.catalogue.topics.get(&id.topic) else { return Ok(()) };
+        let Some(state) = self.catalogue.partition(id) else { return Ok(()) };
+        let options = TopicOptions::from_checked(&topic.options);
+        let log = Log::open(
+            Arc::clone(&self.disk),
+            partition_dir(&self.data_dir, &topic.name, id.partition),
+            id,
+            state.local_start,
+            state.log_end,
+            log_config(&options),
+        )
+        .map_err(|source| OpenError::Log { topic: topic.name.clone(), source })?;
+        self.logs.insert(id, log);
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: CommitNumber, entries: Vec<Entry>) -> Result<(), OpenError> {
+        for entry in entries {
+            let unknown = |what: &str| OpenError::UnknownEntry {
+                commit,
+                kind: entry.kind,
+                what: what.to_owned(),
+            };
+            match entry.kind {
+                kind::TIME => {
+                    let bytes =
+                        <[u8; 8]>::try_from(&*entry.payload).map_err(|_| unknown("not a time"))?;
+                    self.now_ms = i64::from_le_bytes(bytes);
+                }
+                kind::EVENT => {
+                    let event = serde_json::from_slice(&entry.payload)
+                        .map_err(|error| unknown(&error.to_string()))?;
+                    self.event(event)?;
+                }
+                kind::BATCHES => {
+                    let id = TopicPartition { topic: entry.topic, partition: entry.partition };
+                    self.batches(id, commit, &entry.payload)?;
+                }
+                _ => return Err(unknown("unknown kind")),
+            }
+        }
+        self.replayed += 1;
+        Ok(())
+    }
+
+    fn batches(
+        &mut self,
+        id: TopicPartition,
+        commit: CommitNumber,
+        payload: &Bytes,
+    ) -> Result<(), OpenError> {
+        // Queued before the topic's deletion, committed behind it.
+        let Some(topic) = self.catalogue.topics.get(&id.topic) else { return Ok(()) };
+        let name = topic.name.clone();
+        for batch in Batches::new(payload) {
+            let (header, bytes) = batch.map_err(|error| OpenError::UnknownEntry {
+                commit,
+                kind: kind::BATCHES,
+                what: error.to_string(),
+            })?;
+            self.catalogue.apply_batch(id, &header, commit, self.now_ms)?;
+            let log = self
+                .logs
+                .get_mut(&id)
+                .ok_or(super::catalogue::ApplyError::NoPartition { partition: id })?;
+            log.append(bytes).map_err(|source| OpenError::Log { topic: name.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), OpenError> {
+        match event {
+            Event::TopicDeleted { topic } => self.delete(topic),
+            Event::TopicCreated(state) => {
+                let id = state.id;
+                let count = state.partitions.len();
+                self.catalogue.apply(Event::TopicCreated(state))?;
+                for partition in (0..).take(count) {
+                    self.open(TopicPartition { topic: id, partition })?;
+                }
+                Ok(())
+            }
+            // Written by a running broker, which goes on when such an event outlives its topic.
+            event => {
+                if let Err(error) = self.catalogue.apply(event) {
+                    tracing::debug!(%error, "an event outlived its topic");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn delete(&mut self, topic: TopicId) -> Result<(), OpenError> {
+        let Some(state) = self.catalogue.topics.get(&topic).cloned() else { return Ok(()) };
+        self.catalogue.apply(Event::TopicDeleted { topic })?;
+        for partition in (0..).take(state.partitions.len()) {
+            if let Some(log) = self.logs.remove(&TopicPartition { topic, partition }) {
+                log.remove()
+                    .map_err(|source| OpenError::Log { topic: state.name.clone(), source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs, counts an unclean start, writes the checkpoint, frees the commit log.
+    fn finish(
+        &mut self,
+        wal: &mut Wal,
+        from: CommitNumber,
+        clean: bool,
+        path: &Path,
+    ) -> Result<(), OpenError> {
+        for (id, log) in &mut self.logs {
+            log.take_dirty().sync().map_err(|source| OpenError::Log {
+                topic: self.catalogue.topics[&id.topic].name.clone(),
+                source,
+            })?;
+        }
+        let unclean = !clean || wal.last_commit() > from;
+        if unclean {
+            self.catalogue.start_number += 1;
+        }
+        let checkpoint = Checkpoint {
+            commit: wal.last_commit(),
+            clean: false,
+            catalogue: self.catalogue.clone(),
+        };
+        checkpoint.write(&*self.disk, path)?;
+        wal.free_upto(checkpoint.commit)?;
+        if unclean {
+            tracing::info!(
+                commits = self.replayed,
+                start_number = self.catalogue.start_number,
+                "recovered from the commit log after a stop that was not clean"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! A broker on the simulated disk: what was acknowledged is there after a power cut at any moment.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::disk::Disk;
+use crate::disk::sim::SimDisk;
+use crate::record::{BatchBuilder, Batches, Records, plain_records};
+use crate::types::{ClusterId, Offset, TopicId};
+use std::sync::Arc;
+
+fn start(disk: &SimDisk) -> Arc<Broker> {
+    let path = PathBuf::from("/data");
+    let mut data_dir =
+        DataDir::open(Arc::new(disk.clone()) as Arc<dyn Disk>, &path, [5; 16]).unwrap();
+    let cluster = ClusterId::from_random([1; 16]);
+    data_dir.settle(cluster).unwrap();
+    let mut config = Config::new(path);
+    // Small, so that files roll and checkpoints are written within a test.
+    config.commit_log_file_bytes = 64 * 1024;
+    config.checkpoint_bytes = 48 * 1024;
+    let metrics = Metrics::new(&mut Registry::default());
+    Broker::open(config, &data_dir, Adopted::default(), cluster, metrics).unwrap()
+}
+
+fn plain(name: &str, partitions: i32) -> NewTopic {
+    NewTopic { name: name.to_owned(), partitions, options: Vec::new(), validate_only: false }
+}
+
+fn batch(values: &[String]) -> Bytes {
+    let mut builder = BatchBuilder::new(1_000);
+    for value in values {
+        builder.push(1_000, None, Some(value.as_bytes()), &[]);
+    }
+    builder.build().into()
+}
+
+fn sequenced(value: &str, producer: i64, sequence: i32) -> Bytes {
+    let mut builder = BatchBuilder::new(1_000).producer(producer, 0, sequence);
+    builder.push(1_000, None, Some(value.as_bytes()), &[]);
+    builder.build().into()
+}
+
+async fn append(partition: &Arc<Partition>, batch: Bytes) -> Offset {
+    partition.append(batch, Origin::Kafka).unwrap().await.unwrap().base_offset
+}
+
+/// All values of a partition by offset.
+async fn contents(partition: &Partition) -> Vec<(Offset, String)> {
+    let mut found = Vec::new();
+    let mut from = partition.watermarks().log_start;
+    loop {
+        let bytes = partition.read(from, 10_000).await.unwrap();
+        if bytes.is_empty() {
+            return found;
+        }
+        for item in Batches::new(&bytes) {
+            let (header, batch) = item.unwrap();
+            let plain = plain_records(batch, &header).unwrap();
+            for record in Records::new(&plain, &header) {
+                let record = record.unwrap();
+                let offset = header.base_offset + i64::from(record.offset_delta);
+                let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                found.push((offset, value));
+            }
+            from = header.next_offset();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_power_cut_at_any_moment() {
+    let seed: u64 = rand_seed();
+    println!("seed {seed}");
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let topic = broker.create_topic(plain("t", 3)).await.unwrap();
+    let mut acknowledged: HashMap<i32, Vec<(Offset, String)>> = HashMap::new();
+    for round in 0..120u64 {
+        for index in 0..3 {
+            let values: Vec<String> = (0..=round % 3)
+                .map(|n| {
+                    format!(
+                        "{index}/{round}/{n}/{}",
+                        "x".repeat((seed.rotate_left(round as u32) % 700) as usize)
+                    )
+                })
+                .collect();
+            let partition = topic.partition(index).unwrap();
+            let base = append(partition, batch(&values)).await;
+            let entries = acknowledged.entry(index).or_default();
+            entries.extend((base..).zip(values));
+        }
+        if round % 8 == 7 {
+            let image = disk.crash(seed.wrapping_add(round));
+            check_image(&image, topic.id(), &acknowledged).await;
+        }
+    }
+    broker.stop();
+}
+
+async fn check_image(
+    image: &SimDisk,
+    topic: TopicId,
+    acknowledged: &HashMap<i32, Vec<(Offset, String)>>,
+) {
+    let broker = start(image);
+    let topic = broker.topic_by_id(&topic).unwrap();
+    for (index, expected) in acknowledged {
+        let partition = topic.partition(*index).unwrap();
+        assert_eq!(contents(partition).await, *expected, "partition {index}");
+        assert!(partition.leader_epoch().0 > 0, "an unclean start raises the epoch");
+        let next = append(partition, batch(&["after".to_owned()])).await;
+        assert_eq!(next, expected.last().unwrap().0 + 1);
+    }
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_leaves_nothing_to_replay_and_no_higher_epoch() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let topic = broker.create_topic(plain("t", 1)).await.unwrap();
+    append(topic.partition(0).unwrap(), batch(&["one".to_owned()])).await;
+    let first_id = broker.new_producer_id().await.unwrap();
+    broker.stop();
+    assert!(matches!(
+        topic.partition(0).unwrap().append(batch(&["late".to_owned()]), Origin::Kafka).err(),
+        Some(AppendError::Stopping)
+    ));
+    let broker = start(&disk.crash(1));
+    let partition = Arc::clone(broker.topic("t").unwrap().partition(0).unwrap());
+    assert_eq!(partition.leader_epoch().0, 0);
+    assert_eq!(contents(&partition).await, [(0, "one".to_owned())]);
+    assert!(broker.new_producer_id().await.unwrap() > first_id);
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_topic_stays_deleted_and_its_name_gets_a_new_id() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let old = broker.create_topic(plain("t", 1)).await.unwrap();
+    append(old.partition(0).unwrap(), batch(&["old".to_owned()])).await;
+    broker.delete_topic(old.id()).await.unwrap();
+    assert!(old.is_deleted() && broker.topic("t").is_none());
+    assert!(matches!(
+        old.partition(0).unwrap().append(batch(&["late".to_owned()]), Origin::Kafka).err(),
+        Some(AppendError::Deleted)
+    ));
+    let new = broker.create_topic(plain("t", 1)).await.unwrap();
+    assert_ne!(new.id(), old.id());
+    append(new.partition(0).unwrap(), batch(&["new".to_owned()])).await;
+    for seed in 0..10 {
+        let again = start(&disk.crash(seed));
+        assert!(again.topic_by_id(&old.id()).is_none());
+        let topic = again.topic("t").unwrap();
+        assert_eq!(topic.id(), new.id());
+        assert_eq!(contents(topic.partition(0).unwrap()).await, [(0, "new".to_owned())]);
+        again.stop();
+    }
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_sent_again_is_answered_and_not_appended_also_after_a_crash() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let topic = broker.create_topic(plain("t", 1)).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    let first = partition.append(sequenced("a", 7, 0), Origin::Kafka).unwrap();
+    let again = partition.append(sequenced("a", 7, 0), Origin::Kafka).unwrap();
+    assert_eq!(first.await.unwrap().base_offset, 0);
+    assert_eq!(again.await.unwrap().base_offset, 0);
+    assert_eq!(append(partition, sequenced("b", 7, 1)).await, 1);
+    let image = start(&disk.crash(3));
+    let partition = Arc::clone(image.topic("t").unwrap().partition(0).unwrap());
+    assert_eq!(append(&partition, sequenced("b", 7, 1)).await, 1);
+    assert!(matches!(
+        partition.append(sequenced("d", 7, 3), Origin::Kafka).err(),
+        Some(AppendError::OutOfOrderSequence)
+    ));
+    assert_eq!(append(&partition, sequenced("c", 7, 2)).await, 2);
+    assert_eq!(contents(&partition).await.len(), 3);
+    image.stop();
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_and_options_are_checked_before_anything_is_made() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    broker.create_topic(plain("a.b", 1)).await.unwrap();
+    let refused = |request| {
+        let broker = Arc::clone(&broker);
+        async move { broker.create_topic(request).await.unwrap_err() }
+    };
+    assert!(matches!(refused(plain("a.b", 1)).await, CreateTopicError::Exists { .. }));
+    assert!(matches!(refused(plain("a_b", 1)).await, CreateTopicError::Collides { .. }));
+    assert!(matches!(refused(plain("a b", 1)).await, CreateTopicError::InvalidName(_)));
+    assert!(matches!(refused(plain("__x", 1)).await, CreateTopicError::ReservedName));
+    assert!(matches!(refused(plain("x", 0)).await, CreateTopicError::InvalidPartitions { .. }));
+    let mut vdisk = plain("x", 2);
+    vdisk.options = vec![("tlog.vdisk".to_owned(), Some("true".to_owned()))];
+    assert!(matches!(refused(vdisk).await, CreateTopicError::InvalidPartitions { .. }));
+    let mut odd = plain("x", 1);
+    odd.options = vec![("no.such".to_owned(), Some("1".to_owned()))];
+    assert!(matches!(refused(odd).await, CreateTopicError::Option(_)));
+    let mut only = plain("x", 1);
+    only.validate_only = true;
+    broker.create_topic(only).await.unwrap();
+    assert!(broker.topic("x").is_none());
+    assert_eq!(broker.topics().len(), 1);
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_plain_topic_becomes_a_vdisks_and_any_other_is_refused() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let plain_topic = broker.create_topic(plain("v", 1)).await.unwrap();
+    let vdisk = broker.vdisk_topic("v", 1).await.unwrap();
+    assert_ne!(vdisk.id(), plain_topic.id());
+    assert!(vdisk.options().vdisk && !vdisk.options().vdisk_deletable);
+    let partition = vdisk.partition(0).unwrap();
+    assert_eq!(partition.watermarks().log_start, 1);
+    assert_eq!(broker.vdisk_topic("v", 1).await.unwrap().id(), vdisk.id());
+    let run = partition.start_run(crate::types::Sequence(1)).unwrap();
+    run.await.unwrap();
+    let appended = partition.append(batch(&["x".to_owned()]), Origin::Vdisk).unwrap();
+    assert_eq!(appended.await.unwrap().base_offset, 1);
+    assert!(matches!(
+        partition.append(batch(&["x".to_owned()]), Origin::Kafka).err(),
+        Some(AppendError::VdiskTopic { .. })
+    ));
+    assert!(matches!(broker.delete_topic(vdisk.id()).await, Err(DeleteTopicError::Vdisk { .. })));
+    let full = broker.create_topic(plain("full", 1)).await.unwrap();
+    append(full.partition(0).unwrap(), batch(&["x".to_owned()])).await;
+    for name in ["full", "__x"] {
+        assert!(matches!(
+            broker.vdisk_topic(name, 1).await,
+            Err(VdiskTopicError::NotAVdisk { .. })
+        ));
+    }
+    broker
+        .set_options(vdisk.id(), vec![("tlog.block.size".to_owned(), Some("512".to_owned()))])
+        .await
+        .unwrap();
+    let again = start(&disk.crash(2));
+    let vdisk = again.topic("v").unwrap();
+    assert_eq!(vdisk.options().block_size, Some(512));
+    assert_eq!(
+        vdisk.partition(0).unwrap().runs(),
+        [Run { first_offset: 1, first_sequence: crate::types::Sequence(1) }]
+    );
+    again.stop();
+    broker.stop();
+}
+
+fn rand_seed() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).unwrap();
+    u64::from_le_bytes(bytes)
+}
