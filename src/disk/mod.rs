@@ -46,6 +46,13 @@ pub trait Disk: Send + Sync + Debug {
     /// As the system gives them.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
+    /// Creates one directory in a parent that exists; durable after [`Disk::sync_dir`] of the parent. For many at once,
+    /// where [`Disk::create_dir_all`] would sync the parent for each.
+    ///
+    /// # Errors
+    /// As the system gives them; `NotFound` where the parent is missing.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
     /// Names of the entries of a directory, sorted.
     ///
     /// # Errors

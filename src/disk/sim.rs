@@ -448,14 +448,21 @@ impl Disk for SimDisk {
         }
         let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         self.create_dir_all(parent)?;
+        self.create_dir(path)?;
+        self.sync_dir(parent)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.lock().change(Operation::CreateDir(path.to_owned()), |state| {
             let place = state.place(path)?;
+            if state.find(path).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
             state.nodes.push(Node::dir());
             let node = state.nodes.len() - 1;
             state.change_entry(node, None, Some(place));
             Ok(())
-        })?;
-        self.sync_dir(parent)
+        })
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

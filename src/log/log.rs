@@ -1,6 +1,7 @@
 //! The log of one partition: appending, rolling, deleting from the front.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -166,7 +167,14 @@ impl Log {
     fn begin_segment(&mut self, base: Offset) -> Result<(), Error> {
         self.seal_active()?;
         if !self.dir_exists {
-            self.disk.create_dir_all(&self.dir).map_err(Error::io("create", &self.dir))?;
+            // Synced with the next checkpoint: one sync of the parent for all the partitions that are new.
+            let created = match self.disk.create_dir(&self.dir) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.disk.create_dir_all(&self.dir)
+                }
+                other => other,
+            };
+            created.map_err(Error::io("create", &self.dir))?;
             self.dirty.parent = true;
             let meta = partition_meta::create(self.disk.as_ref(), &self.dir, self.id)?;
             self.dirty.files.push((partition_meta::path(&self.dir), meta));

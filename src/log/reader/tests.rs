@@ -75,7 +75,9 @@ fn any_flipped_header_byte_costs_its_own_batch_only() {
         .collect();
     let mut position = 0;
     for (place, batch) in batches.iter().enumerate() {
-        for byte in (0..12).chain(16..61).chain([70]) {
+        // A third of them at each batch, another third at the next one.
+        let mine = |byte: &u64| (*byte + place as u64).is_multiple_of(3);
+        for byte in (0..12).chain(16..61).chain([70]).filter(mine) {
             for mask in [1 << (byte % 8)] {
                 flip(&path, position + byte, mask);
                 for reopened in [false, byte % 4 == 0] {
