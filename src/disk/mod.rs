@@ -50,8 +50,10 @@ pub trait Disk: Send + Sync + Debug {
     /// where [`Disk::create_dir_all`] would sync the parent for each.
     ///
     /// # Errors
-    /// As the system gives them; `NotFound` where the parent is missing.
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// As the system gives them; `NotFound` where the parent is missing, unless that is created too, as here.
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.create_dir_all(path)
+    }
 
     /// Names of the entries of a directory, sorted.
     ///
