@@ -1,5 +1,6 @@
 //! TLog: a Kafka-wire-compatible broker that keeps the transaction logs of virtual disks.
 
+pub mod admin;
 pub mod broker;
 pub mod clock;
 pub mod config;
@@ -7,7 +8,9 @@ pub mod disk;
 pub mod kafka;
 pub mod log;
 pub mod record;
+pub mod server;
 pub mod task;
+pub mod telemetry;
 pub mod types;
 pub mod wal;
 

@@ -31,7 +31,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("gazette", &["coordinator"]),
     ("admin", &["task"]),
     ("client", &["types", "record", "clock", "task", "kafka::protocol", "tlog::protocol"]),
-    ("config", &["types"]),
+    ("config", &["types", "telemetry"]),
     ("telemetry", &[]),
     ("inspect", &["coordinator"]),
     ("server", &["config", "telemetry", "admin", "kafka", "tlog", "ldlm", "comlog", "gazette"]),

@@ -18,7 +18,7 @@ pub struct Line {
 /// never takes the next word. `--` ends the flags.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Line {
     let mut line = Line::default();
-    let mut words = arguments.into_iter();
+    let mut words = arguments.into_iter().peekable();
     while let Some(word) = words.next() {
         let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
         let Some(name) = name.filter(|name| !name.is_empty() && !name.starts_with('-')) else {
@@ -38,6 +38,8 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Line {
             let names = OPTIONS.iter().map(|spec| spec.name);
             let flag = word.split('=').next().unwrap_or_default().to_owned();
             line.problems.push(Problem::UnknownFlag { flag, nearest: nearest(name, names) });
+            // What follows is its value, most likely: not worth a message of its own.
+            words.next_if(|word| value.is_none() && !word.starts_with('-'));
             continue;
         };
         let value = match value {
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn an_unknown_flag_is_answered_with_the_nearest() {
         let (_, problems) = read("--flush-siez 3");
-        assert_eq!(problems[0], "unknown flag --flush-siez; did you mean -flush-size?");
+        assert_eq!(problems, ["unknown flag --flush-siez; did you mean -flush-size?"]);
     }
 
     #[test]

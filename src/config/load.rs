@@ -7,7 +7,7 @@ use super::error::{Error, Problem, nearest};
 use super::options::{OPTIONS, Places, Spec};
 use super::resolve::{Config, resolve};
 use super::settings::{Origin, Setting, Settings};
-use super::values::parse_switch;
+use super::values::{HostPort, parse_switch};
 use super::{file, flags, report};
 
 /// What the command line asks for.
@@ -19,6 +19,8 @@ pub enum Invocation {
     Help,
     /// Show the version.
     Version,
+    /// Ask the server at this admin address whether it is ready.
+    Healthcheck(HostPort),
     /// Show the settings, then end; with the refusal that a start would meet.
     Check {
         /// The listing.
@@ -52,7 +54,7 @@ pub fn load(
     if asks("version") {
         return Ok(Invocation::Version);
     }
-    let check = asks("check");
+    let (check, healthcheck) = (asks("check"), asks("healthcheck"));
     let mut given: Vec<Setting> = line
         .given
         .into_iter()
@@ -70,6 +72,7 @@ pub fn load(
     }
     match (resolved, refused) {
         (_, Some(error)) => Err(error),
+        (Some(config), None) if healthcheck => Ok(Invocation::Healthcheck(config.admin_address)),
         (Some(mut config), None) => {
             config.notices = notices;
             Ok(Invocation::Run(Box::new(config)))

@@ -399,6 +399,10 @@ pub const OPTIONS: &[Spec] = &[
         "check",
         "Show the settings in effect, each with its origin, then end: 0 when they would be taken.",
     ),
+    command(
+        "healthcheck",
+        "Ask the /readyz of -admin-address: 0 when ready. For container engines.",
+    ),
     command("version", "Show the version."),
     command("help", "Show this."),
 ];

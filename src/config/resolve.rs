@@ -9,6 +9,7 @@ use super::options::{DEFAULT_KEY, Kind, Standing};
 use super::secret::Secret;
 use super::settings::{Setting, Settings};
 use super::values::{HostPort, ServerAddress, parse_bytes, parse_switch, parse_time, parts};
+use crate::telemetry;
 
 /// The whole configuration. `server` hands each layer its part by value.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub struct Config {
     /// Two refusals become warnings.
     pub dev: bool,
     /// The log of the process.
-    pub log: LogOptions,
+    pub log: telemetry::Config,
     /// To be logged as warnings at start.
     pub notices: Vec<String>,
 }
@@ -71,26 +72,6 @@ pub enum Storage {
     Redis(Vec<ServerAddress>),
     /// Gone with the process.
     Memory,
-}
-
-/// The log of the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogOptions {
-    /// Its form.
-    pub format: LogFormat,
-    /// Where; nothing = standard error.
-    pub file: Option<PathBuf>,
-    /// Each request too.
-    pub debug: bool,
-}
-
-/// Form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// A line of text per event.
-    Text,
-    /// A JSON object per line.
-    Json,
 }
 
 /// Resolves all settings; what is wrong goes to `problems`, what is to be said at start to `notices`. Nothing is
@@ -299,15 +280,15 @@ impl Values<'_> {
         None
     }
 
-    fn log(&mut self) -> Option<LogOptions> {
+    fn log(&mut self) -> Option<telemetry::Config> {
         let format = self.parsed("log-format", |text| match text {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
+            "text" => Ok(telemetry::Format::Text),
+            "json" => Ok(telemetry::Format::Json),
             _ => Err("text or json"),
         });
         let debug = self.switch("v");
         let file = Some(self.settings.get("logfile").raw()).filter(|path| !path.is_empty());
-        Some(LogOptions { format: format?, file: file.map(PathBuf::from), debug: debug? })
+        Some(telemetry::Config { format: format?, file: file.map(PathBuf::from), debug: debug? })
     }
 
     fn kafka_listeners(&mut self) -> Option<Vec<KafkaListener>> {

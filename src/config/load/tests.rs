@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, Storage};
+use crate::config::Storage;
+use crate::telemetry::Format;
 
 fn load_with(line: &str, variables: &[(&str, &str)]) -> Result<Invocation, Error> {
     // An empty -config keeps the directory of the test out of it.
@@ -37,7 +38,7 @@ fn nothing_given_is_enough() {
     assert_eq!(directories.len(), 6);
     assert_eq!(directories[5], Path::new("tlog-data/shards/5"));
     assert!(config.is_default_key);
-    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.log.format, Format::Text);
     // The open TLog port and the public key.
     assert_eq!(config.notices.len(), 2, "{:?}", config.notices);
 }

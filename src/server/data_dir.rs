@@ -1,0 +1,135 @@
+//! The data directory: held by one process at a time.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::error::Error;
+use crate::disk::{Disk, FileDisk};
+
+const LOCK: &str = "LOCK";
+
+/// Holds the limit that the first start chose: one line, magic and version first.
+const LIMIT: &str = "local-log-limit";
+const LIMIT_MAGIC: &str = "tlog-local-log-limit 1 ";
+/// What the choice is capped at.
+const LIMIT_BYTES: u64 = 100 << 30;
+
+/// The data directory, locked against other processes until this is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory when it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] with the holder's process id, or [`Error::DataDir`].
+    pub fn lock(path: &Path) -> Result<Self, Error> {
+        let fault = |path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| Error::DataDir { path, source }
+        };
+        FileDisk.create_dir_all(path).map_err(fault(path))?;
+        let lock_path = path.join(LOCK);
+        // Never truncated on open: its content names the process that holds it.
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(fault(&lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                // Who holds it is a courtesy; that somebody does is the error.
+                let holder = match lock.read_to_string(&mut text) {
+                    Ok(_) if !text.trim().is_empty() => text.trim().to_owned(),
+                    _ => "?".to_owned(),
+                };
+                return Err(Error::Locked { path: path.to_owned(), holder });
+            }
+            Err(error) => return Err(fault(&lock_path)(error.into())),
+        }
+        let write = |lock: &mut File| {
+            lock.set_len(0)?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        write(&mut lock).map_err(fault(&lock_path))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes that the local log may take: what was given, else what the first start chose: half of the free space, at
+    /// most 100 GiB. Kept in a file, since later the log itself takes from the free space.
+    ///
+    /// # Errors
+    /// When the file system does not answer, or the kept number is damaged.
+    pub fn local_log_limit_bytes(&self, given: Option<u64>) -> Result<u64, Error> {
+        if let Some(bytes) = given {
+            return Ok(bytes);
+        }
+        let path = self.path.join(LIMIT);
+        let fault = |source| Error::DataDir { path: path.clone(), source };
+        if FileDisk.exists(&path) {
+            let text = FileDisk.read_all(&path, 100).map_err(fault)?;
+            let number = std::str::from_utf8(&text)
+                .ok()
+                .and_then(|text| text.strip_prefix(LIMIT_MAGIC)?.strip_suffix('\n')?.parse().ok());
+            return number.ok_or(Error::DamagedLimit { path });
+        }
+        let free = FileDisk.free_bytes(&self.path).map_err(fault)?;
+        let chosen = (free / 2).min(LIMIT_BYTES);
+        FileDisk.replace(&path, format!("{LIMIT_MAGIC}{chosen}\n").as_bytes()).map_err(fault)?;
+        Ok(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_with_the_first_ones_process_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let first = DataDir::lock(&path).unwrap();
+        let error = DataDir::lock(&path).unwrap_err();
+        assert_eq!(error.exit_code(), 11);
+        assert!(error.to_string().contains(&format!("process {};", std::process::id())), "{error}");
+        drop(first);
+        DataDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        assert!(matches!(DataDir::lock(&path), Err(Error::DataDir { .. })));
+    }
+
+    #[test]
+    fn the_limit_is_chosen_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::lock(dir.path()).unwrap();
+        assert_eq!(data_dir.local_log_limit_bytes(Some(5)).unwrap(), 5);
+        let chosen = data_dir.local_log_limit_bytes(None).unwrap();
+        assert!(chosen <= LIMIT_BYTES);
+        std::fs::write(dir.path().join(LIMIT), format!("{LIMIT_MAGIC}77\n")).unwrap();
+        assert_eq!(data_dir.local_log_limit_bytes(None).unwrap(), 77);
+        std::fs::write(dir.path().join(LIMIT), "77").unwrap();
+        assert!(matches!(data_dir.local_log_limit_bytes(None), Err(Error::DamagedLimit { .. })));
+    }
+}
