@@ -11,6 +11,7 @@ pub mod record;
 pub mod server;
 pub mod task;
 pub mod telemetry;
+pub mod tlog;
 pub mod types;
 pub mod wal;
 

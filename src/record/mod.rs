@@ -49,6 +49,7 @@ mod compression;
 mod error;
 mod record;
 pub mod varint;
+pub mod vdisk;
 
 pub use batch::{
     BatchHeader, Batches, HEADER_BYTES, assign, check_batch, clear_log_append_time, crc_matches,
