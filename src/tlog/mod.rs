@@ -18,5 +18,6 @@
 //! that does not read its responses loses its connection and never delays its vdisk.
 
 pub mod protocol;
+pub mod session;
 #[cfg(test)]
 mod vectors;
