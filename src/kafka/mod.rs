@@ -1,12 +1,44 @@
-//! The Kafka front end.
+//! The Kafka front end: an unmodified Kafka client talks to this.
 //!
 //! ```text
-//! socket -> protocol::FrameReader -> protocol::guard -> kafka-protocol's decode -> the API's handler
+//!  socket ──> connection: reader task ── frames, in order, bounded count and bytes ──> responder task ──> socket
+//!                                                                                        │    ▲
+//!                                              peek, version gate, guard, decode, start  ▼    │ encoded answers,
+//!                                                                                     dispatch │ in request order
+//!                                                                                        │    │
+//!                                                                  api/<one file per key>▼    │
+//!                                                                        broker (one domain operation)
 //! ```
 //!
-//! A frame is cut off the stream without believing its announced size, walked by the guard without allocating, and only
-//! then given to the crate that decodes messages, which reserves memory by the counts it finds.
+//! * [`FrontEnd`] is made once per process and serves any number of listeners; each connection is two tasks.
+//! * A request begins when every request before it on its connection is answered; only a Produce may begin while the
+//!   Produces before it still wait for the disk. So a second Produce can be queued while the first one syncs and can
+//!   never overtake it, and a client that pipelines "create topic, then list topics" sees its topic.
+//! * Answers leave in request order. A Produce with `acks=0` has no answer; its failure closes the connection.
+//! * The version table in `dispatch.rs` is the only one: routing, the version gate and ApiVersions read it.
+//! * No frame reaches the decoder of the crate `kafka-protocol` before `protocol::guard` has counted it through: that
+//!   decoder reserves memory by array counts which it has not checked.
+//! * Wire codes are assigned in `error.rs` and nowhere else.
+//! * Tagged fields are sent only when they differ from their default: librdkafka before 2.2 skips one byte too few of
+//!   each tag.
 //!
-//! Where to look next: [`protocol`], which does no IO.
+//! Memory: request frames above 64 KiB take their size from one pool, shared by all connections, before their body is
+//! read; fetched data takes what it may read from another, and gets smaller answers when that one is short. So neither
+//! slow senders nor slow readers add up to more than the configured budget.
+//!
+//! Nothing here survives a restart, so there is nothing to recover. Look next at `dispatch.rs` for how a request runs, at
+//! `api/produce.rs` and `api/fetch.rs` for the two that matter, at `error.rs` for what a client sees of a failure.
 
+mod api;
+mod connection;
+mod context;
+mod dispatch;
+mod error;
+mod listener;
+mod memory;
+mod metrics;
 pub mod protocol;
+#[cfg(test)]
+mod tests;
+
+pub use context::{Advertised, Config, FrontEnd, Listener};

@@ -10,6 +10,16 @@ pub const KAFKA_REQUEST_FRAME_BYTES: usize = 8 * 1024 * 1024;
 /// bytes and more, so the frame's length bounds nothing.
 pub const KAFKA_DECODED_REQUEST_BYTES: usize = 32 * 1024 * 1024;
 
+/// Request frames up to this length are read before memory is asked for, and begun on the connection's own task:
+/// the most that one connection holds outside the budget.
+pub const KAFKA_SMALL_FRAME_BYTES: usize = 64 * 1024;
+
+/// Most bytes of records in one Fetch answer, whatever the client asks for. Kafka: `fetch.max.bytes`.
+pub const KAFKA_FETCH_BYTES: usize = 55 * 1024 * 1024;
+
+/// What a fetch may always read, also when the memory for fetched data is used up: each client makes progress.
+pub const KAFKA_FETCH_FLOOR_BYTES: usize = 64 * 1024;
+
 /// Largest record batch that is stored, whatever a topic's `max.message.bytes` says: a batch must fit one commit
 /// frame and one segment.
 pub const RECORD_BATCH_BYTES: usize = 64 * 1024 * 1024;

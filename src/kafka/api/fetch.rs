@@ -1,0 +1,415 @@
+//! Fetch (key 1), versions 4 to 17.
+//!
+//! Differs from Kafka: no sessions (every answer says session 0, which KIP-227 allows, and an incremental request is
+//! `FETCH_SESSION_ID_NOT_FOUND`, upon which clients send a full one); no preferred replica; the last stable offset is the
+//! high watermark until there are transactions; no diverging epochs are reported.
+//!
+//! Limits of the request and of each partition are soft (KIP-74): the first partition with data gives one whole batch at
+//! least, later ones give nothing that does not fit. Batches are sent as stored, and only whole ones.
+//!
+//! The answer waits until there are enough bytes, the time is over, a partition has an error, or the server stops. What
+//! was read while waiting is kept, so each byte is read once however often the wait is interrupted.
+//!
+//! | version | change |
+//! |---|---|
+//! | 5 | log start offset |
+//! | 7 | sessions; an error for the whole answer |
+//! | 9 | the leader epoch that the client knows (KIP-320) |
+//! | 11 | rack and preferred replica (KIP-392) |
+//! | 12 | flexible; epoch of the last record fetched |
+//! | 13 | topics by id (KIP-516) |
+//! | 15 | replica state in a tag; consumers leave it out |
+//! | 16 | addresses of new leaders (KIP-951) |
+//! | 17 | replica directory id in a tag |
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::select_all;
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName as WireName};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::shared::{check_epoch, first_error, partition, topic_by_id, topic_by_name};
+use crate::broker::{Partition, ReadError, Topic};
+use crate::kafka::context::Peer;
+use crate::kafka::dispatch::{Answer, Api, Call, Handled};
+use crate::kafka::error::{ErrorCode, Failure as _, Refusal};
+use crate::record::Batches;
+use crate::types::{Offset, Watermarks, limits};
+
+/// First version with topic ids.
+const TOPIC_IDS: i16 = 13;
+/// First version with sessions and an error for the whole answer.
+const SESSIONS: i16 = 7;
+/// Kafka's number for "committed transactions only".
+const READ_COMMITTED: i8 = 1;
+/// Reads of one request that run at the same time: those below the local start wait for shard servers.
+const SIDE_BY_SIDE: usize = 8;
+
+/// See the module's page.
+pub struct Fetch;
+
+impl Api for Fetch {
+    type Message = FetchRequest;
+    const NAME: &'static str = "Fetch";
+    const SERVED: RangeInclusive<i16> = 4..=17;
+
+    fn handle(call: &Call, request: Self::Message) -> Handled<FetchResponse> {
+        if call.version >= SESSIONS && request.session_epoch > 0 {
+            return Handled::Now(Self::refuse(call, &request, Refusal::NoFetchSession).into());
+        }
+        let peer = Arc::clone(&call.peer);
+        let version = call.version;
+        Handled::Later(Box::pin(async move {
+            Answer::Respond(Poll::new(&peer, version, request).run(&peer).await)
+        }))
+    }
+
+    fn refuse(call: &Call, request: &Self::Message, refusal: Refusal) -> FetchResponse {
+        let code = refusal.code();
+        if call.version >= SESSIONS {
+            return FetchResponse::default().with_error_code(code.wire());
+        }
+        let topics = request.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|part| refused(part.partition, code));
+            FetchableTopicResponse::default()
+                .with_topic(topic.topic.clone())
+                .with_partitions(partitions.collect())
+        });
+        FetchResponse::default().with_responses(topics.collect())
+    }
+
+    fn first_error(response: &FetchResponse) -> ErrorCode {
+        let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+        let codes = partitions.map(|partition| partition.error_code);
+        first_error([response.error_code].into_iter().chain(codes))
+    }
+}
+
+fn refused(index: i32, code: ErrorCode) -> PartitionData {
+    PartitionData::default()
+        .with_partition_index(index)
+        .with_error_code(code.wire())
+        .with_high_watermark(-1)
+        .with_aborted_transactions(None)
+}
+
+/// One fetch while it gathers data.
+struct Poll {
+    version: i16,
+    committed_only: bool,
+    min_bytes: usize,
+    max_bytes: usize,
+    deadline: Instant,
+    topics: Vec<(WireName, Uuid)>,
+    targets: Vec<Target>,
+}
+
+/// One partition of a fetch.
+struct Target {
+    /// Which of the request's topics.
+    topic: usize,
+    index: i32,
+    max_bytes: usize,
+    /// The next offset to read.
+    next: Offset,
+    /// What was read so far, in order.
+    data: Vec<Bytes>,
+    source: Result<Source, ErrorCode>,
+}
+
+/// Where a target's data come from.
+struct Source {
+    partition: Arc<Partition>,
+    changes: watch::Receiver<Watermarks>,
+}
+
+impl Target {
+    fn bytes(&self) -> usize {
+        self.data.iter().map(Bytes::len).sum()
+    }
+
+    /// What is to be read now: nothing when there is no new data, its limit is reached, or it failed.
+    fn wish(&self) -> Option<(Arc<Partition>, Offset, usize)> {
+        let source = self.source.as_ref().ok()?;
+        let room = self.max_bytes.saturating_sub(self.bytes());
+        let news = self.next < source.partition.watermarks().high_watermark;
+        let wanted = news && (room > 0 || self.data.is_empty());
+        wanted.then(|| (Arc::clone(&source.partition), self.next, room))
+    }
+
+    /// Turns a deleted topic and an offset that is not in the log into the target's error.
+    fn check(&mut self, by_id: bool) {
+        let Ok(source) = &mut self.source else { return };
+        // Seen before it is looked at, so that a change in between ends the next wait at once.
+        source.changes.mark_unchanged();
+        let marks = source.partition.watermarks();
+        let refusal = if source.partition.is_deleted() {
+            Some(gone(by_id))
+        } else if self.data.is_empty() && !(marks.log_start..=marks.log_end).contains(&self.next) {
+            Some(Refusal::OffsetOutOfRange)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.source = Err(refusal.code());
+        }
+    }
+
+    /// Whether waiting for more is pointless because it failed.
+    fn is_over(&self) -> bool {
+        self.source.is_err() || (self.max_bytes == 0 && !self.data.is_empty())
+    }
+
+    /// Takes the result of one read; `fits` bytes may be taken, and any number if nothing was taken before.
+    /// Returns how many were.
+    fn take(
+        &mut self,
+        read: Result<Bytes, ReadError>,
+        fits: usize,
+        first: bool,
+        by_id: bool,
+    ) -> usize {
+        match read {
+            Ok(bytes) if bytes.len() > fits && !first => 0,
+            Ok(bytes) => {
+                let next = Batches::new(&bytes).filter_map(Result::ok).last();
+                let Some((header, _)) = next else { return 0 };
+                self.next = header.next_offset();
+                let taken = bytes.len();
+                self.data.push(bytes);
+                taken
+            }
+            Err(error) => {
+                self.fail(&error, by_id);
+                0
+            }
+        }
+    }
+
+    /// What was read before the failure is answered first; the failure will show itself again.
+    fn fail(&mut self, error: &ReadError, by_id: bool) {
+        let code = match error {
+            ReadError::Deleted => gone(by_id).code(),
+            error => error.code(),
+        };
+        let expected = matches!(error, ReadError::Deleted | ReadError::OutOfRange { .. });
+        if !expected && let Ok(source) = &self.source {
+            tracing::warn!(partition = ?source.partition, offset = self.next, %error, "a fetch failed");
+        }
+        self.source = match std::mem::replace(&mut self.source, Err(code)) {
+            Ok(source) if !self.data.is_empty() => {
+                self.max_bytes = 0;
+                Ok(source)
+            }
+            _ => Err(code),
+        };
+    }
+
+    fn answer(self, committed_only: bool) -> PartitionData {
+        let marks = match self.source {
+            Ok(source) => source.partition.watermarks(),
+            Err(code) => return refused(self.index, code),
+        };
+        let records = match <[Bytes; 1]>::try_from(self.data) {
+            Ok([one]) => one,
+            Err(several) => {
+                let mut all = BytesMut::with_capacity(several.iter().map(Bytes::len).sum());
+                several.iter().for_each(|bytes| all.extend_from_slice(bytes));
+                all.freeze()
+            }
+        };
+        PartitionData::default()
+            .with_partition_index(self.index)
+            .with_high_watermark(marks.high_watermark)
+            .with_last_stable_offset(marks.high_watermark)
+            .with_log_start_offset(marks.log_start)
+            .with_aborted_transactions(committed_only.then(Vec::new))
+            .with_records(Some(records))
+    }
+}
+
+/// A topic that was there and is not any more, in the words of the request.
+fn gone(by_id: bool) -> Refusal {
+    if by_id { Refusal::UnknownTopicId } else { Refusal::UnknownTopicOrPartition }
+}
+
+impl Poll {
+    fn new(peer: &Peer, version: i16, request: FetchRequest) -> Self {
+        let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        let max_bytes = size(request.max_bytes).min(limits::KAFKA_FETCH_BYTES);
+        let mut poll = Self {
+            version,
+            committed_only: request.isolation_level == READ_COMMITTED,
+            min_bytes: size(request.min_bytes).min(max_bytes),
+            max_bytes,
+            deadline: Instant::now() + wait,
+            topics: Vec::with_capacity(request.topics.len()),
+            targets: Vec::new(),
+        };
+        for wanted in request.topics {
+            let topic = if version >= TOPIC_IDS {
+                topic_by_id(peer.broker(), wanted.topic_id)
+            } else {
+                topic_by_name(peer.broker(), &wanted.topic)
+            };
+            for part in &wanted.partitions {
+                poll.targets.push(target(poll.topics.len(), &topic, part));
+            }
+            poll.topics.push((wanted.topic, wanted.topic_id));
+        }
+        poll
+    }
+
+    async fn run(mut self, peer: &Peer) -> FetchResponse {
+        let by_id = self.version >= TOPIC_IDS;
+        let mut memory =
+            peer.shared.answers.reserve_up_to(self.max_bytes, limits::KAFKA_FETCH_FLOOR_BYTES);
+        let mut room = memory.bytes();
+        loop {
+            self.targets.iter_mut().for_each(|target| target.check(by_id));
+            self.read(&mut room, by_id).await;
+            if self.is_ready(room) || peer.stop.is_cancelled() {
+                break;
+            }
+            let deadline = self.deadline;
+            tokio::select! {
+                () = self.changed() => {}
+                () = sleep_until(deadline) => break,
+                () = peer.stop.cancelled() => break,
+            }
+        }
+        let bytes = self.bytes();
+        memory.shrink_to(bytes);
+        self.answer()
+    }
+
+    fn bytes(&self) -> usize {
+        self.targets.iter().map(Target::bytes).sum()
+    }
+
+    fn is_ready(&self, room: usize) -> bool {
+        self.targets.is_empty()
+            || room == 0
+            || self.bytes() >= self.min_bytes
+            || Instant::now() >= self.deadline
+            || self.targets.iter().any(Target::is_over)
+    }
+
+    /// Reads what is new, in the order of the request and several partitions side by side. `room` is what the answer
+    /// may still grow by; each read takes its share before it begins and gives back what it did not use.
+    async fn read(&mut self, room: &mut usize, by_id: bool) {
+        let mut bytes = self.bytes();
+        let wishes: Vec<_> = self
+            .targets
+            .iter()
+            .enumerate()
+            .filter_map(|(place, target)| Some((place, target.wish()?)))
+            .collect();
+        let mut wishes = wishes.into_iter().peekable();
+        let mut running = FuturesOrdered::new();
+        loop {
+            while running.len() < SIDE_BY_SIDE {
+                let may = *room > 0 || (bytes == 0 && running.is_empty());
+                let Some((place, (partition, from, limit))) = wishes.next_if(|_| may) else {
+                    break;
+                };
+                let share = limit.min(*room);
+                *room -= share;
+                running.push_back(async move {
+                    (place, share, partition.read(from, share.max(1)).await)
+                });
+            }
+            let Some((place, share, read)) = running.next().await else { break };
+            let Some(target) = self.targets.get_mut(place) else { break };
+            let taken = target.take(read, share, bytes == 0, by_id);
+            bytes += taken;
+            // A first batch longer than its share takes from what the others could have had.
+            *room = (*room + share).saturating_sub(taken);
+        }
+    }
+
+    /// Any partition changed.
+    async fn changed(&mut self) {
+        let changes = self.targets.iter_mut().filter_map(|target| {
+            let source = target.source.as_mut().ok()?;
+            Some(Box::pin(source.changes.changed()))
+        });
+        let changes: Vec<_> = changes.collect();
+        if changes.is_empty() {
+            return std::future::pending().await;
+        }
+        // A closed channel counts as a change: the partition is deleted, which the next check sees.
+        let (_, _, _) = select_all(changes).await;
+    }
+
+    fn answer(self) -> FetchResponse {
+        let mut responses: Vec<_> = self
+            .topics
+            .into_iter()
+            .map(|(name, id)| FetchableTopicResponse::default().with_topic(name).with_topic_id(id))
+            .collect();
+        for target in self.targets {
+            if let Some(response) = responses.get_mut(target.topic) {
+                response.partitions.push(target.answer(self.committed_only));
+            }
+        }
+        FetchResponse::default().with_responses(responses)
+    }
+}
+
+fn target(topic: usize, found: &Result<Arc<Topic>, Refusal>, wanted: &FetchPartition) -> Target {
+    let source = found.as_deref().map_err(|&refusal| refusal).and_then(|topic| {
+        let partition = partition(topic, wanted.partition)?;
+        check_epoch(&partition, wanted.current_leader_epoch)?;
+        Ok(Source { changes: partition.watch(), partition })
+    });
+    Target {
+        topic,
+        index: wanted.partition,
+        max_bytes: size(wanted.partition_max_bytes),
+        next: wanted.fetch_offset,
+        data: Vec::new(),
+        source: source.map_err(|refusal| refusal.code()),
+    }
+}
+
+/// A size field; negative ones mean nothing.
+fn size(field: i32) -> usize {
+    usize::try_from(field).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::api::shared::text;
+    use crate::kafka::dispatch;
+
+    #[test]
+    fn every_version_encodes() {
+        let good = PartitionData::default()
+            .with_high_watermark(9)
+            .with_last_stable_offset(9)
+            .with_log_start_offset(1)
+            .with_aborted_transactions(Some(Vec::new()))
+            .with_records(Some(Bytes::from_static(b"batches")));
+        let topic = FetchableTopicResponse::default()
+            .with_topic(text("t").into())
+            .with_topic_id(Uuid::max())
+            .with_partitions(vec![good, refused(1, Refusal::OldEpoch.code())]);
+        let response = FetchResponse::default().with_responses(vec![topic]);
+        let whole = FetchResponse::default().with_error_code(Refusal::NoFetchSession.code().wire());
+        for version in Fetch::SERVED {
+            for response in [&response, &whole] {
+                dispatch::encode(1, version, response).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Metadata (key 3), versions 0 to 13.
+//!
+//! Differs from Kafka: a topic that is created automatically is in the same answer, ready to use. Authorized operations
+//! are never listed (there is no authorizer), which is said as i32::MIN.
+//!
+//! | version | change |
+//! |---|---|
+//! | 0 | no topics named means all; no controller in the answer |
+//! | 1 | null means all topics, an empty list none; controller, rack, internal topics |
+//! | 2 | cluster id |
+//! | 4 | the client says whether a missing topic may be created; before, it may |
+//! | 7 | leader epoch |
+//! | 8 - 10 | authorized operations of the cluster may be asked for |
+//! | 9 | flexible |
+//! | 10 | topic ids in the answer |
+//! | 12 | topics may be asked for by id (KIP-516) |
+//! | 13 | an error for the whole answer (KIP-1102) |
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::shared::{first_error, text, topic_by_id, wire_id};
+use crate::broker::{Broker, CreateTopicError, NewTopic, Topic};
+use crate::kafka::dispatch::{Answer, Api, Call, Handled};
+use crate::kafka::error::{ErrorCode, Failure, Refusal};
+use crate::task;
+use crate::types::TopicName;
+
+/// First version in which a topic without a name can be answered.
+const NAMELESS: i16 = 12;
+
+/// See the module's page.
+pub struct Metadata;
+
+impl Api for Metadata {
+    type Message = MetadataRequest;
+    const NAME: &'static str = "Metadata";
+    const SERVED: RangeInclusive<i16> = 0..=13;
+
+    fn handle(call: &Call, request: Self::Message) -> Handled<MetadataResponse> {
+        let frame = frame(call);
+        let broker = Arc::clone(call.peer.broker());
+        let us = BrokerId(broker.node_id());
+        let all = match &request.topics {
+            None => true,
+            Some(topics) => call.version == 0 && topics.is_empty(),
+        };
+        if all {
+            let topics = broker.topics().iter().map(|topic| known(topic, us)).collect();
+            return Handled::Now(frame.with_topics(topics).into());
+        }
+        let create = request.allow_auto_topic_creation && broker.auto_create_topics();
+        let version = call.version;
+        let wanted = request.topics.unwrap_or_default();
+        // In a task of its own, so that a connection that closes does not leave a creation half done.
+        let work = task::spawn("metadata", async move {
+            let mut topics = Vec::new();
+            for wanted in wanted {
+                topics.push(match find(&broker, &wanted, create).await {
+                    Ok(topic) => known(&topic, us),
+                    Err(code) => unknown(wanted, version, code),
+                });
+            }
+            topics
+        });
+        Handled::Later(Box::pin(async move {
+            match work.await {
+                Ok(topics) => frame.with_topics(topics).into(),
+                Err(_) => Answer::Close(Refusal::Internal.code()),
+            }
+        }))
+    }
+
+    fn refuse(call: &Call, request: &Self::Message, refusal: Refusal) -> MetadataResponse {
+        let wanted = request.topics.iter().flatten().cloned();
+        let topics = wanted.map(|topic| unknown(topic, call.version, refusal.code())).collect();
+        frame(call).with_topics(topics).with_error_code(refusal.code().wire())
+    }
+
+    fn first_error(response: &MetadataResponse) -> ErrorCode {
+        let topics = response.topics.iter().map(|topic| topic.error_code);
+        first_error([response.error_code].into_iter().chain(topics))
+    }
+}
+
+/// The answer without topics.
+fn frame(call: &Call) -> MetadataResponse {
+    let broker = call.peer.broker();
+    let (host, port) = &call.peer.advertised;
+    let us = BrokerId(broker.node_id());
+    let node = MetadataResponseBroker::default()
+        .with_node_id(us)
+        .with_host(text(host))
+        .with_port(i32::from(*port));
+    MetadataResponse::default()
+        .with_brokers(vec![node])
+        .with_cluster_id(Some(text(broker.cluster_id())))
+        .with_controller_id(us)
+}
+
+async fn find(
+    broker: &Arc<Broker>,
+    wanted: &MetadataRequestTopic,
+    create: bool,
+) -> Result<Arc<Topic>, ErrorCode> {
+    let Some(name) = &wanted.name else {
+        if wanted.topic_id.is_nil() {
+            return Err(Refusal::NameOrId.code());
+        }
+        return topic_by_id(broker, wanted.topic_id).map_err(|refusal| refusal.code());
+    };
+    TopicName::new(name).map_err(|_| Refusal::TopicName.code())?;
+    if let Some(topic) = broker.topic(name) {
+        return Ok(topic);
+    }
+    if !create {
+        return Err(Refusal::UnknownTopicOrPartition.code());
+    }
+    let new = NewTopic {
+        name: name.to_string(),
+        partitions: -1,
+        options: Vec::new(),
+        validate_only: false,
+    };
+    match broker.create_topic(new).await {
+        Ok(topic) => Ok(topic),
+        // Another connection was faster.
+        Err(CreateTopicError::Exists { .. }) => {
+            broker.topic(name).ok_or(Refusal::UnknownTopicOrPartition.code())
+        }
+        Err(error) => {
+            tracing::info!(topic = name.as_str(), %error, "a topic was not created automatically");
+            Err(error.code())
+        }
+    }
+}
+
+fn known(topic: &Topic, us: BrokerId) -> MetadataResponseTopic {
+    let partitions = (0..)
+        .zip(topic.partitions())
+        .map(|(index, partition)| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(us)
+                .with_leader_epoch(partition.leader_epoch().0)
+                .with_replica_nodes(vec![us])
+                .with_isr_nodes(vec![us])
+        })
+        .collect();
+    MetadataResponseTopic::default()
+        .with_name(Some(text(topic.name()).into()))
+        .with_topic_id(wire_id(topic.id()))
+        .with_is_internal(topic.name().is_internal())
+        .with_partitions(partitions)
+}
+
+fn unknown(wanted: MetadataRequestTopic, version: i16, code: ErrorCode) -> MetadataResponseTopic {
+    let name = match wanted.name {
+        None if version < NAMELESS => Some(StrBytes::new().into()),
+        name => name,
+    };
+    MetadataResponseTopic::default()
+        .with_error_code(code.wire())
+        .with_name(name)
+        .with_topic_id(wanted.topic_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::dispatch;
+
+    #[test]
+    fn every_version_encodes() {
+        let partition = MetadataResponsePartition::default()
+            .with_leader_id(BrokerId(1))
+            .with_leader_epoch(4)
+            .with_replica_nodes(vec![BrokerId(1)]);
+        let good = MetadataResponseTopic::default()
+            .with_name(Some(text("t").into()))
+            .with_topic_id(uuid::Uuid::max())
+            .with_partitions(vec![partition]);
+        let node = MetadataResponseBroker::default().with_host(text("h")).with_port(1);
+        let by_id = MetadataRequestTopic::default().with_name(None);
+        for version in Metadata::SERVED {
+            let bad = unknown(by_id.clone(), version, Refusal::UnknownTopicId.code());
+            let response = MetadataResponse::default()
+                .with_brokers(vec![node.clone()])
+                .with_cluster_id(Some(text("c")))
+                .with_error_code(Refusal::Internal.code().wire())
+                .with_topics(vec![good.clone(), bad]);
+            dispatch::encode(1, version, &response).unwrap();
+        }
+    }
+}

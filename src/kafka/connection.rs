@@ -1,0 +1,394 @@
+//! One connection: a reader task that turns bytes into requests, and a responder that begins them and writes their
+//! answers in request order.
+//!
+//! * The reader hands on a request only when no *exclusive* one (anything but a Produce) is unfinished; until then what
+//!   arrives stays in its buffer, 64 KiB at most. So only Produces are ever begun ahead of an answer, and a parked fetch
+//!   holds back none of the memory that other connections need.
+//! * A request above 64 KiB takes its memory before its body is read, and must then arrive at a least speed.
+//! * The responder writes while nothing else happens on the connection, so a client that does not read its answers is
+//!   not read from either; one that takes nothing for a minute is closed.
+//! * The end of the client's stream ends the long poll; everything read is still carried out and answered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::context::Peer;
+use super::dispatch::{self, Incoming, Reply, Started, Violation};
+use super::protocol::{FrameError, FrameReader, frame_length, peek};
+use crate::task;
+use crate::types::limits;
+
+/// Kafka: `connections.max.idle.ms`.
+const IDLE: Duration = Duration::from_secs(600);
+/// A request that has begun to arrive is given this long, and more by its length.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// The least speed at which a long request must arrive.
+const ARRIVAL_BYTES_PER_SECOND: u64 = 64 * 1024;
+/// A client that takes no byte of its answer for so long is not there any more.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+/// Requests of a connection that are read and not yet answered. Idempotent clients keep 5, librdkafka as many as it
+/// can; beyond some tens there is nothing to win.
+const IN_FLIGHT: usize = 64;
+/// Bytes of them, so that one connection does not take the whole budget; a single longer request may be there alone.
+const IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
+
+/// A request with what it holds until it is answered.
+struct Queued {
+    incoming: Incoming,
+    overlaps: bool,
+    held: Held,
+}
+
+/// Memory of the whole broker and a share of the connection; given back when dropped.
+#[derive(Debug)]
+struct Held {
+    _budget: OwnedSemaphorePermit,
+    _share: OwnedSemaphorePermit,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the client closed")]
+    Closed,
+    #[error("the server stops")]
+    Stopping,
+    #[error("idle for {} s", IDLE.as_secs())]
+    Idle,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("a request did not arrive in time")]
+    Arrival,
+    #[error("the client does not read its answers")]
+    Stalled,
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error("{0}")]
+    Unanswerable(String),
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(peer: Arc<Peer>, socket: TcpStream) {
+    let (read, write) = socket.into_split();
+    let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+    let exclusive = watch::Sender::new(false);
+    let reader = Reader {
+        peer: Arc::clone(&peer),
+        socket: read,
+        buffer: BytesMut::new(),
+        frames: FrameReader::new(),
+        requests: sender,
+        exclusive: exclusive.clone(),
+        share: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
+    };
+    let reading = task::spawn("kafka reader", reader.run());
+    let responder = Responder {
+        peer: Arc::clone(&peer),
+        socket: write,
+        requests: receiver,
+        exclusive,
+        running: VecDeque::new(),
+        waiting: None,
+    };
+    let responded = responder.run().await;
+    // Nothing is lost with the reader: what it handed on is answered or can no longer be.
+    reading.abort();
+    let read = reading.await.unwrap_or(End::Closed);
+    log_end(&peer, responded.err().unwrap_or(read));
+}
+
+fn log_end(peer: &Peer, end: End) {
+    let software = peer.software();
+    let (name, version) = (software.name.as_str(), software.version.as_str());
+    let address = peer.address;
+    match &end {
+        End::Frame(FrameError::Http | FrameError::Tls) | End::Violation(_) => {
+            let cause = std::error::Error::source(&end).map(ToString::to_string);
+            tracing::warn!(peer = %address, software = name, version, %end, cause, "closed a Kafka connection");
+        }
+        End::Frame(_) | End::Arrival | End::Stalled | End::Unanswerable(_) => {
+            tracing::info!(peer = %address, software = name, version, %end, "closed a Kafka connection");
+        }
+        End::Closed | End::Stopping | End::Idle | End::Io(_) => {
+            tracing::debug!(peer = %address, software = name, version, %end, "a Kafka connection ended");
+        }
+    }
+}
+
+struct Reader {
+    peer: Arc<Peer>,
+    socket: OwnedReadHalf,
+    buffer: BytesMut,
+    frames: FrameReader,
+    requests: mpsc::Sender<Queued>,
+    /// Whether an exclusive request is unfinished: raised here, lowered by the responder.
+    exclusive: watch::Sender<bool>,
+    share: Arc<Semaphore>,
+}
+
+impl Reader {
+    async fn run(mut self) -> End {
+        let stop = self.peer.stop.clone();
+        let end = tokio::select! {
+            end = self.read() => end,
+            () = stop.cancelled() => End::Stopping,
+        };
+        // Ends a long poll whose client is gone.
+        self.peer.stop.cancel();
+        end
+    }
+
+    async fn read(&mut self) -> End {
+        loop {
+            match self.next().await {
+                Ok(queued) => {
+                    if !queued.overlaps {
+                        self.exclusive.send_replace(true);
+                    }
+                    if self.requests.send(queued).await.is_err() {
+                        return End::Closed;
+                    }
+                }
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// The next request, and the memory for it.
+    async fn next(&mut self) -> Result<Queued, End> {
+        self.wait_for_turn().await?;
+        let mut held = None;
+        let mut deadline = None;
+        loop {
+            if let Some(frame) = self.frames.next(&mut self.buffer)? {
+                let held = match held {
+                    Some(held) => held,
+                    None => self.hold(frame.len()).await,
+                };
+                return queued(frame, held);
+            }
+            let length = self.announced();
+            let large = length > limits::KAFKA_SMALL_FRAME_BYTES;
+            if large && held.is_none() && self.buffer.len() >= limits::KAFKA_SMALL_FRAME_BYTES {
+                held = Some(self.hold(length).await);
+                deadline = Some(Instant::now() + arrival_time(length));
+            }
+            if deadline.is_none() && !self.buffer.is_empty() {
+                deadline = Some(Instant::now() + ARRIVAL);
+            }
+            self.fill(deadline).await?;
+        }
+    }
+
+    /// Waits until no exclusive request is unfinished, and reads meanwhile so that the end of the stream is seen.
+    async fn wait_for_turn(&mut self) -> Result<(), End> {
+        let mut exclusive = self.exclusive.subscribe();
+        while *exclusive.borrow_and_update() {
+            let room = self.buffer.len() < limits::KAFKA_SMALL_FRAME_BYTES;
+            self.buffer.reserve(if room { self.frames.room(&self.buffer) } else { 0 });
+            tokio::select! {
+                changed = exclusive.changed() => changed.map_err(|_| End::Closed)?,
+                read = self.socket.read_buf(&mut self.buffer), if room => {
+                    if read? == 0 {
+                        return self.finish_turn(exclusive).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream ended during an exclusive request. If it was a long poll, that ends now, unless more was sent.
+    async fn finish_turn(&mut self, mut exclusive: watch::Receiver<bool>) -> Result<(), End> {
+        let more = self.announced() > 0 && self.buffer.len() >= 4 + self.announced();
+        if !more {
+            return Err(End::Closed);
+        }
+        exclusive.wait_for(|unfinished| !unfinished).await.map_err(|_| End::Closed)?;
+        Ok(())
+    }
+
+    /// Length of the frame that the buffer begins with, 0 while it is not known.
+    fn announced(&self) -> usize {
+        let prefix = self.buffer.first_chunk::<4>();
+        prefix.and_then(|prefix| frame_length(*prefix, None).ok()).unwrap_or(0)
+    }
+
+    async fn hold(&self, bytes: usize) -> Held {
+        let share = u32::try_from(bytes.min(IN_FLIGHT_BYTES)).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.share)
+            .acquire_many_owned(share)
+            .await
+            .expect("a connection's own semaphore is never closed");
+        Held { _budget: self.peer.broker().reserve(bytes).await, _share: share }
+    }
+
+    async fn fill(&mut self, deadline: Option<Instant>) -> Result<(), End> {
+        self.buffer.reserve(self.frames.room(&self.buffer));
+        let read = self.socket.read_buf(&mut self.buffer);
+        let read = match deadline {
+            None => read.await?,
+            Some(deadline) => timeout_at(deadline, read).await.map_err(|_| End::Arrival)??,
+        };
+        if read == 0 { Err(End::Closed) } else { Ok(()) }
+    }
+}
+
+fn arrival_time(length: usize) -> Duration {
+    ARRIVAL + Duration::from_secs(length as u64 / ARRIVAL_BYTES_PER_SECOND)
+}
+
+fn queued(frame: Bytes, held: Held) -> Result<Queued, End> {
+    let peeked = peek(&frame)?;
+    let incoming = Incoming {
+        key: peeked.api_key,
+        version: peeked.api_version,
+        correlation_id: peeked.correlation_id,
+        received: std::time::Instant::now(),
+        frame,
+    };
+    let overlaps = dispatch::find(incoming.key).is_some_and(|entry| entry.overlaps);
+    Ok(Queued { incoming, overlaps, held })
+}
+
+/// A request that has begun.
+struct Running {
+    reply: Option<Reply>,
+    future: Option<BoxFuture<'static, Reply>>,
+    overlaps: bool,
+    _held: Held,
+}
+
+impl Running {
+    /// # Cancel safety
+    /// Nothing is lost; ask again.
+    async fn reply(&mut self) -> Reply {
+        if let Some(reply) = self.reply.take() {
+            return reply;
+        }
+        match &mut self.future {
+            Some(future) => future.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+struct Responder {
+    peer: Arc<Peer>,
+    socket: OwnedWriteHalf,
+    requests: mpsc::Receiver<Queued>,
+    exclusive: watch::Sender<bool>,
+    /// Begun, oldest first; the front one is answered next. Several only if all overlap.
+    running: VecDeque<Running>,
+    /// An exclusive request behind them.
+    waiting: Option<Queued>,
+}
+
+/// What the responder does next.
+enum Event {
+    Answered(Reply),
+    Arrived(Queued),
+    NoMore,
+    Idle,
+}
+
+impl Responder {
+    async fn run(mut self) -> Result<(), End> {
+        let mut open = true;
+        loop {
+            if self.running.is_empty() {
+                match self.waiting.take() {
+                    Some(queued) => self.begin(queued).await?,
+                    None if !open => return Ok(()),
+                    None => {}
+                }
+            }
+            match self.event(open).await {
+                Event::Answered(reply) => self.answer(reply).await?,
+                Event::Arrived(queued) if queued.overlaps || self.running.is_empty() => {
+                    self.begin(queued).await?;
+                }
+                Event::Arrived(queued) => self.waiting = Some(queued),
+                Event::NoMore => open = false,
+                Event::Idle => return Err(End::Idle),
+            }
+        }
+    }
+
+    async fn event(&mut self, open: bool) -> Event {
+        let takes = open && self.waiting.is_none() && self.running.len() < IN_FLIGHT;
+        let Some(front) = self.running.front_mut() else {
+            return match timeout(IDLE, self.requests.recv()).await {
+                Ok(Some(queued)) => Event::Arrived(queued),
+                Ok(None) => Event::NoMore,
+                Err(_) => Event::Idle,
+            };
+        };
+        tokio::select! {
+            reply = front.reply() => Event::Answered(reply),
+            queued = self.requests.recv(), if takes => queued.map_or(Event::NoMore, Event::Arrived),
+        }
+    }
+
+    /// Begins a request; large ones are decoded and checked on a thread of the blocking pool, a core's worth of them at
+    /// a time in the whole process.
+    async fn begin(&mut self, queued: Queued) -> Result<(), End> {
+        let Queued { incoming, overlaps, held } = queued;
+        let peer = Arc::clone(&self.peer);
+        let started = if incoming.frame.len() > limits::KAFKA_SMALL_FRAME_BYTES {
+            let api = dispatch::find(incoming.key).map_or("unknown", |entry| entry.name);
+            let worker = Arc::clone(&peer.shared.workers).acquire_owned().await;
+            let started = tokio::task::spawn_blocking(move || {
+                let started = dispatch::begin(peer, incoming);
+                drop(worker);
+                started
+            });
+            started.await.map_err(|_| Violation::Panicked { api })??
+        } else {
+            dispatch::begin(peer, incoming)?
+        };
+        let (reply, future) = match started {
+            Started::Done(reply) => (Some(reply), None),
+            Started::Running(future) => (None, Some(future)),
+        };
+        self.running.push_back(Running { reply, future, overlaps, _held: held });
+        Ok(())
+    }
+
+    /// Sends the answer of the front request, and lets the reader go on behind an exclusive one.
+    async fn answer(&mut self, reply: Reply) -> Result<(), End> {
+        let answered = self.running.pop_front();
+        match reply {
+            Reply::Frame(frame) => self.write(&frame).await?,
+            Reply::Silent => {}
+            Reply::Close(why) => return Err(End::Unanswerable(why)),
+        }
+        if answered.is_some_and(|answered| !answered.overlaps) {
+            self.exclusive.send_replace(false);
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mut frame: &[u8]) -> Result<(), End> {
+        while !frame.is_empty() {
+            let write = timeout(WRITE_STALL, self.socket.write(frame));
+            let written = write.await.map_err(|_| End::Stalled)??;
+            if written == 0 {
+                return Err(End::Closed);
+            }
+            frame = frame.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,338 @@
+//! The API table, and the way of one request: version gate, count guard, decode, handler, encode.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
+use tracing::Instrument as _;
+
+use super::api;
+use super::context::Peer;
+use super::error::{ErrorCode, Refusal};
+use super::protocol::guard;
+
+/// One Kafka API: key and messages by its request type, versions, behaviour. A file in `api/` each.
+pub(super) trait Api: 'static {
+    /// The request; it names the response and the key.
+    type Message: Request + Send + 'static;
+    /// Kafka's name.
+    const NAME: &'static str;
+    /// Versions that are answered. Contiguous: some clients pick one by a configured release and do not ask.
+    const SERVED: RangeInclusive<i16>;
+    /// Lowest version that ApiVersions shows; below that of `SERVED` for Produce alone.
+    const ADVERTISED_MIN: i16 = *Self::SERVED.start();
+    /// Whether a request may begin while earlier ones of this kind still wait for their answer.
+    const OVERLAPS: bool = false;
+
+    /// Begins the request. Whatever must happen in request order has happened on return; the rest is in the future.
+    /// Runs on a thread of its own when the frame is large.
+    fn handle(call: &Call, request: Self::Message) -> Handled<Response<Self>>;
+
+    /// An answer that carries `refusal` everywhere it has room for an error.
+    fn refuse(call: &Call, request: &Self::Message, refusal: Refusal) -> Response<Self>;
+
+    /// The first error in an answer, for the metrics.
+    fn first_error(response: &Response<Self>) -> ErrorCode;
+}
+
+/// The response type of an API.
+pub(super) type Response<A> = <<A as Api>::Message as Request>::Response;
+
+/// What a handler is given beside the request.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub peer: Arc<Peer>,
+    pub version: i16,
+}
+
+/// What a handler returns.
+pub(super) enum Handled<R> {
+    /// Done.
+    Now(Answer<R>),
+    /// Begun; the future does the rest. It is dropped when the connection closes.
+    Later(BoxFuture<'static, Answer<R>>),
+}
+
+/// What is sent back.
+pub(super) enum Answer<R> {
+    /// A response.
+    Respond(R),
+    /// Nothing, as agreed (`acks=0`).
+    Silent,
+    /// Nothing can be said, so the connection closes.
+    Close(ErrorCode),
+}
+
+impl<R> From<R> for Answer<R> {
+    fn from(response: R) -> Self {
+        Self::Respond(response)
+    }
+}
+
+/// An [`Answer`] as the connection sends it.
+pub(super) enum Reply {
+    /// A whole frame, length first.
+    Frame(Bytes),
+    /// See [`Answer::Silent`].
+    Silent,
+    /// See [`Answer::Close`].
+    Close(String),
+}
+
+/// A request as it came in: the frame without its length, and what every header begins with.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub frame: Bytes,
+    pub key: i16,
+    pub version: i16,
+    pub correlation_id: i32,
+    pub received: Instant,
+}
+
+/// Why a request ends its connection unanswered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Violation {
+    #[error("API key {key} version {version} is not served; client id `{client_id}`")]
+    NotServed { key: i16, version: i16, client_id: String },
+    #[error("{api} version {version} does not hold together")]
+    Guard { api: &'static str, version: i16, source: guard::GuardError },
+    #[error("{api} version {version} cannot be decoded: {reason}")]
+    Decode { api: &'static str, version: i16, reason: String },
+    #[error("the thread that handled {api} panicked")]
+    Panicked { api: &'static str },
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub key: i16,
+    pub name: &'static str,
+    pub served: RangeInclusive<i16>,
+    pub advertised_min: i16,
+    pub overlaps: bool,
+    start: fn(Arc<Peer>, Incoming) -> Result<Started, Violation>,
+}
+
+/// A request whose order is fixed.
+pub(super) enum Started {
+    /// Answered.
+    Done(Reply),
+    /// Still to be awaited.
+    Running(BoxFuture<'static, Reply>),
+}
+
+const fn entry<A: Api>() -> Entry {
+    Entry {
+        key: A::Message::KEY,
+        name: A::NAME,
+        served: A::SERVED,
+        advertised_min: A::ADVERTISED_MIN,
+        overlaps: A::OVERLAPS,
+        start: start::<A>,
+    }
+}
+
+/// Every API served. Unknown ones are not stubbed: clients take an advertised API as a promise.
+pub(super) static TABLE: [Entry; 9] = [
+    entry::<api::Produce>(),
+    entry::<api::Fetch>(),
+    entry::<api::ListOffsets>(),
+    entry::<api::Metadata>(),
+    entry::<api::FindCoordinator>(),
+    entry::<api::ApiVersions>(),
+    entry::<api::CreateTopics>(),
+    entry::<api::DeleteTopics>(),
+    entry::<api::InitProducerId>(),
+];
+
+/// The row of `key`.
+pub(super) fn find(key: i16) -> Option<&'static Entry> {
+    TABLE.iter().find(|entry| entry.key == key)
+}
+
+/// Begins a request. Requests of one connection are given here one after the other.
+///
+/// # Errors
+/// [`Violation`]: the connection is to be closed.
+pub(super) fn begin(peer: Arc<Peer>, incoming: Incoming) -> Result<Started, Violation> {
+    let served = find(incoming.key).filter(|entry| entry.served.contains(&incoming.version));
+    match served {
+        Some(entry) => (entry.start)(peer, incoming),
+        None if incoming.key == ApiKey::ApiVersions as i16 => {
+            Ok(Started::Done(api::refuse_unknown_api_versions(incoming.correlation_id)))
+        }
+        None => Err(Violation::NotServed {
+            key: incoming.key,
+            version: incoming.version,
+            client_id: client_id_of(&incoming.frame),
+        }),
+    }
+}
+
+/// The client id of a header whose version may be unknown: all header versions agree on it.
+fn client_id_of(frame: &[u8]) -> String {
+    let text = frame.get(8..10).and_then(|length| {
+        let length = u16::from_be_bytes([*length.first()?, *length.get(1)?]);
+        frame.get(10..10 + usize::from(length))
+    });
+    shorten(&String::from_utf8_lossy(text.unwrap_or_default()))
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming) -> Result<Started, Violation> {
+    let Incoming { frame, key, version, correlation_id, received } = incoming;
+    guard::check(key, version, &frame).map_err(|source| Violation::Guard {
+        api: A::NAME,
+        version,
+        source,
+    })?;
+    let (header, request) = decode::<A>(frame.clone(), version)?;
+    let span = tracing::debug_span!(
+        "request",
+        api = A::NAME,
+        peer = %peer.address,
+        client_id = shorten(header.client_id.as_deref().unwrap_or_default()),
+        correlation_id,
+    );
+    let call = Call { peer, version };
+    let handled = span.in_scope(|| A::handle(&call, request));
+    let finish = Finish { frame, call, correlation_id, received };
+    Ok(match handled {
+        Handled::Now(answer) => Started::Done(finish.reply::<A>(answer)),
+        Handled::Later(future) => {
+            let work = async move { finish.reply::<A>(future.await) };
+            Started::Running(Box::pin(work.instrument(span)))
+        }
+    })
+}
+
+fn decode<A: Api>(
+    mut frame: Bytes,
+    version: i16,
+) -> Result<(RequestHeader, A::Message), Violation> {
+    let undecodable = |reason: String| Violation::Decode { api: A::NAME, version, reason };
+    let header = RequestHeader::decode(&mut frame, A::Message::header_version(version))
+        .map_err(|error| undecodable(error.to_string()))?;
+    let request =
+        A::Message::decode(&mut frame, version).map_err(|error| undecodable(error.to_string()))?;
+    Ok((header, request))
+}
+
+/// What is needed to turn an answer into bytes.
+struct Finish {
+    frame: Bytes,
+    call: Call,
+    correlation_id: i32,
+    received: Instant,
+}
+
+impl Finish {
+    fn reply<A: Api>(self, answer: Answer<Response<A>>) -> Reply {
+        let count = |error| {
+            self.call.peer.shared.metrics.answered(A::NAME, error, self.received.elapsed());
+        };
+        let response = match answer {
+            Answer::Respond(response) => response,
+            Answer::Silent => {
+                count(ErrorCode::NONE);
+                return Reply::Silent;
+            }
+            Answer::Close(error) => {
+                count(error);
+                return Reply::Close(format!("{} failed with {error} and has no answer", A::NAME));
+            }
+        };
+        count(A::first_error(&response));
+        match encode(self.correlation_id, self.call.version, &response) {
+            Ok(frame) => Reply::Frame(frame),
+            Err(error) => self.internal::<A>(&error),
+        }
+    }
+
+    /// The encoder refuses fields that a version does not have, so this is a bug of ours, told to the client as such.
+    fn internal<A: Api>(&self, error: &EncodeError) -> Reply {
+        let version = self.call.version;
+        tracing::error!(api = A::NAME, version, %error, "an answer could not be encoded");
+        let refused = decode::<A>(self.frame.clone(), version)
+            .map(|(_, request)| A::refuse(&self.call, &request, Refusal::Internal));
+        match refused.map(|response| encode(self.correlation_id, version, &response)) {
+            Ok(Ok(frame)) => Reply::Frame(frame),
+            Ok(Err(_)) | Err(_) => Reply::Close(format!("{} has no answer", A::NAME)),
+        }
+    }
+}
+
+/// The encoder's refusal, in its words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct EncodeError(String);
+
+impl EncodeError {
+    fn refused(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A whole response frame, length first.
+///
+/// # Errors
+/// Where a field is set that the version does not have, or the length does not fit.
+pub(super) fn encode<R: Encodable + HeaderVersion>(
+    correlation_id: i32,
+    version: i16,
+    response: &R,
+) -> Result<Bytes, EncodeError> {
+    let header_version = R::header_version(version);
+    let header = ResponseHeader::default().with_correlation_id(correlation_id);
+    let header_bytes = header.compute_size(header_version).map_err(EncodeError::refused)?;
+    let body_bytes = response.compute_size(version).map_err(EncodeError::refused)?;
+    let length = header_bytes + body_bytes;
+    let mut frame = BytesMut::with_capacity(4 + length);
+    frame.put_i32(i32::try_from(length).map_err(EncodeError::refused)?);
+    header.encode(&mut frame, header_version).map_err(EncodeError::refused)?;
+    response.encode(&mut frame, version).map_err(EncodeError::refused)?;
+    Ok(frame.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_stands_once_and_in_order() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].key < pair[1].key));
+    }
+
+    #[test]
+    fn what_is_served_is_known_to_the_guard_and_to_the_decoder() {
+        for entry in &TABLE {
+            let name = entry.name;
+            assert_eq!(guard::versions(entry.key), Some(entry.served.clone()), "{name}");
+            let known = ApiKey::try_from(entry.key).unwrap().valid_versions();
+            assert!(known.min <= *entry.served.start(), "{name}");
+            assert!(known.max >= *entry.served.end(), "{name}");
+            assert!(entry.advertised_min <= *entry.served.start(), "{name}");
+        }
+    }
+
+    #[test]
+    fn produce_alone_is_shown_lower_than_it_is_served() {
+        let lower = TABLE.iter().filter(|entry| entry.advertised_min < *entry.served.start());
+        assert_eq!(lower.map(|entry| entry.name).collect::<Vec<_>>(), ["Produce"]);
+    }
+
+    #[test]
+    fn a_client_id_is_read_whatever_the_version() {
+        assert_eq!(client_id_of(b"\0\x63\0\0\0\0\0\x01\0\x02abc"), "ab");
+        assert_eq!(client_id_of(b"\0\x63\0\0\0\0\0\x01\xff\xff"), "");
+        assert_eq!(client_id_of(b"\0\x63\0\0\0\0\0\x01\0\x09ab"), "");
+        assert_eq!(client_id_of(b"\0"), "");
+    }
+}
