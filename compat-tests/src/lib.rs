@@ -1,1 +1,33 @@
-//! Starts real brokers, shard servers and clients, and checks what they say to each other.
+//! Real processes for tests: the server itself, redis servers, clients that others wrote.
+//!
+//! * [`Server`] starts a `tlogserver` on free ports, reads where it listens, and ends or restarts it.
+//! * [`Redis`] is a redis server of the test's own.
+//! * [`run`] and [`Tool`] run a client with an input and a deadline.
+//! * [`wait_until`] waits for a condition. Nothing else waits; a deadline that passes is a failure with the log.
+//!
+//! Everything a test starts ends with it, also when it panics. All sockets are on 127.0.0.1.
+
+mod redis;
+mod server;
+mod tools;
+mod wait;
+
+pub use redis::Redis;
+pub use server::Server;
+pub use tools::{Tool, free_port, http_get, run};
+pub use wait::{DEADLINE, wait_until};
+
+/// A directory that is removed with the value.
+///
+/// # Panics
+/// When the system gives none.
+#[must_use]
+pub fn temporary_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("tlog-test-").tempdir().expect("a temporary directory")
+}
+
+/// Whether the long mode (`compat-tests/run --long`) is on.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("TLOG_TEST_LONG").is_some()
+}
