@@ -35,7 +35,21 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("inspect", &["coordinator"]),
     ("server", &["config", "telemetry", "admin", "kafka", "tlog", "ldlm", "comlog", "gazette"]),
-    ("cli", &["config", "telemetry", "client", "coordinator", "inspect"]),
+    (
+        "cli",
+        &[
+            "config",
+            "telemetry",
+            "client",
+            "inspect",
+            "admin",
+            "kafka",
+            "tlog",
+            "ldlm",
+            "comlog",
+            "gazette",
+        ],
+    ),
     ("bin", &["server", "cli", "config", "telemetry"]),
 ];
 

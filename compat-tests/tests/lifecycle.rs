@@ -92,3 +92,20 @@ fn version_and_check_go_to_standard_output() -> Result<()> {
     assert!(!text.contains("12345678901234567890123456789012"));
     Ok(())
 }
+
+#[test]
+fn the_health_check_says_what_readyz_says() -> Result<()> {
+    let dir = temporary_dir();
+    let mut server = Server::spawn(dir.path(), &[])?;
+    let admin = server.address("admin")?;
+    let (code, ready) = compat_tests::wait_until("an unchanging state", || {
+        let (before, _) = server.admin("/readyz")?;
+        let check = Server::command()?
+            .args(["-config=", "-healthcheck", "-admin-address", &admin])
+            .output()?;
+        let (after, _) = server.admin("/readyz")?;
+        Ok((before == after).then_some((check.status.code(), after == 200)))
+    })?;
+    assert_eq!(code, Some(i32::from(!ready)));
+    Ok(())
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::error::Problem;
 use super::options::{DEFAULT_KEY, Kind, Standing};
 use super::secret::Secret;
-use super::settings::{Setting, Settings};
+use super::settings::{Origin, Setting, Settings};
 use super::values::{HostPort, ServerAddress, parse_bytes, parse_switch, parse_time, parts};
 use crate::telemetry;
 
@@ -445,6 +445,13 @@ fn check_together(
             "shards are sealed with the compiled-in default key, which is public; give -priv-key for one of your own"
                 .to_owned(),
         );
+    }
+    let key = settings.get("priv-key");
+    if key.origin == Origin::Flag && !key.raw().starts_with('@') && !config.is_default_key {
+        notices.push(format!(
+            "{} shows in the process list of this machine; give @PATH, or TLOG_PRIV_KEY_FILE",
+            key.named()
+        ));
     }
     if config.parity_shards == 0 {
         notices.push("m is 0: no shard may be lost".to_owned());

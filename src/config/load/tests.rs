@@ -240,3 +240,52 @@ fn the_sample_file_with_every_line_in_effect_is_taken() {
     let config = run(&format!("-config {}", file.display()), &[]);
     assert_eq!(config.flush_size, 25);
 }
+
+#[test]
+fn no_value_of_any_option_is_a_panic() {
+    let values = [
+        "",
+        " ",
+        ",",
+        "=",
+        "@",
+        ":",
+        "0",
+        "-1",
+        "1",
+        "18446744073709551616",
+        "9999999999999999TiB",
+        "x",
+        "a:1",
+        "a:0",
+        "h:1@0,h:1@1",
+        "N=a:1,N=b:2",
+        "\u{e9}",
+        "\u{0}",
+        "true",
+        "[::1]:1",
+        "[:1",
+        "1m",
+        "99999999999999999999h",
+    ];
+    for spec in OPTIONS {
+        for value in values {
+            let arguments = ["-config=".into(), format!("-{}={value}", spec.name).into()];
+            if let Err(error) = load(arguments, []) {
+                assert!(!error.to_string().is_empty());
+            }
+            if let Err(error) = load_with("", &[(&spec.variable(), value)]) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_in_the_process_list_is_warned_of() {
+    let shown =
+        |line: &str| run(line, &[]).notices.iter().any(|notice| notice.contains("process list"));
+    assert!(shown("-priv-key abcdefghijklmnopqrstuvwxyz012345"));
+    assert!(!shown("-priv-key @/run/key"));
+    assert!(!shown(""));
+}
