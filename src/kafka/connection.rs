@@ -29,10 +29,14 @@ use crate::types::limits;
 
 /// Kafka: `connections.max.idle.ms`.
 const IDLE: Duration = Duration::from_secs(600);
-/// A request that has begun to arrive is given this long, and more by its length.
-const ARRIVAL: Duration = Duration::from_secs(30);
-/// The least speed at which a long request must arrive.
-const ARRIVAL_BYTES_PER_SECOND: u64 = 64 * 1024;
+/// A request that has begun to arrive is given this long; a large one again when it has its memory, and more by its
+/// length.
+const ARRIVAL: Duration = Duration::from_secs(15);
+/// The least speed at which a large request must arrive: it holds memory meanwhile that others wait for.
+const ARRIVAL_BYTES_PER_SECOND: u64 = 1024 * 1024;
+/// Requests above this length arrive a few at a time in the whole process, so that those who announce much and send
+/// little hold a small part of the memory. Usual producers stay below 1 MiB.
+const HUGE_FRAME_BYTES: usize = 4 * 1024 * 1024;
 /// A client that takes no byte of its answer for so long is not there any more.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// Requests of a connection that are read and not yet answered. Idempotent clients keep 5, librdkafka as many as it
@@ -170,6 +174,7 @@ impl Reader {
         self.wait_for_turn().await?;
         let mut held = None;
         let mut deadline = None;
+        let mut _huge_turn = None;
         loop {
             if let Some(frame) = self.frames.next(&mut self.buffer)? {
                 let held = match held {
@@ -181,6 +186,10 @@ impl Reader {
             let length = self.announced();
             let large = length > limits::KAFKA_SMALL_FRAME_BYTES;
             if large && held.is_none() && self.buffer.len() >= limits::KAFKA_SMALL_FRAME_BYTES {
+                if length > HUGE_FRAME_BYTES {
+                    _huge_turn =
+                        Arc::clone(&self.peer.shared.huge_frames).acquire_owned().await.ok();
+                }
                 held = Some(self.hold(length).await);
                 deadline = Some(Instant::now() + arrival_time(length));
             }

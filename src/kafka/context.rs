@@ -12,6 +12,9 @@ use super::metrics::Metrics;
 use crate::broker::Broker;
 use crate::types::limits;
 
+/// Very long frames that arrive at the same time: together less than half of the usual memory budget.
+const HUGE_FRAMES: usize = 2;
+
 /// Settings of the front end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -59,6 +62,8 @@ pub(super) struct Shared {
     pub answers: Memory,
     /// Threads that decode and check large requests at the same time.
     pub workers: Arc<Semaphore>,
+    /// Turns of very long frames to arrive.
+    pub huge_frames: Arc<Semaphore>,
     pub connections: Arc<Semaphore>,
 }
 
@@ -71,6 +76,7 @@ impl FrontEnd {
             metrics: Metrics::new(registry),
             answers: Memory::new(config.fetch_memory_bytes),
             workers: Arc::new(Semaphore::new(cores)),
+            huge_frames: Arc::new(Semaphore::new(HUGE_FRAMES)),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
         };
         Self { shared: Arc::new(shared) }

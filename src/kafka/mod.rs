@@ -22,8 +22,8 @@
 //! * Tagged fields are sent only when they differ from their default: librdkafka before 2.2 skips one byte too few of
 //!   each tag.
 //!
-//! Memory: request frames above 64 KiB take their size from one pool, shared by all connections, before their body is
-//! read; fetched data takes what it may read from another, and gets smaller answers when that one is short. So neither
+//! Memory: request frames above 64 KiB take their size from the broker's budget when that much has arrived and before the rest is
+//! read; fetched data takes what it may read from a pool of its own, and gets smaller answers when it is short. So neither
 //! slow senders nor slow readers add up to more than the configured budget.
 //!
 //! Nothing here survives a restart, so there is nothing to recover. Look next at `dispatch.rs` for how a request runs, at

@@ -519,15 +519,18 @@ async fn violations_cost_their_sender_only() {
         bad.socket.write_all(start).await.unwrap();
         bad.expect_closed().await;
     }
-    // Half a frame, and large ones announced only: nobody else waits for them.
+    // Large frames that are announced and do not come: nobody else waits for them, not even with 1 MB of data.
     let mut halves = Vec::new();
-    for _ in 0..20 {
+    for sent in 0..20 {
         let mut half = server.client().await;
         half.socket.write_all(&[6, 0, 0, 0, 0, 0, 0, 9]).await.unwrap();
+        half.socket.write_all(&vec![0; 10_000 * sent]).await.unwrap();
         halves.push(half);
     }
+    let value = "x".repeat(1_000_000);
     good.create("t", 1).await;
-    good.call(9, &produce(-1, &[("t", 0, batch(&["a"]))])).await;
+    let produced = good.call(9, &produce(-1, &[("t", 0, batch(&[&value]))])).await;
+    assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
 }
 
 #[tokio::test]
