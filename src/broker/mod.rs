@@ -49,6 +49,7 @@ mod partition;
 mod recovery;
 mod topic_config;
 mod topics;
+pub mod vdisk;
 
 pub use broker::{Adopted, Broker, NewTopic};
 pub use catalogue::{

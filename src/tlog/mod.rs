@@ -18,6 +18,9 @@
 //! that does not read its responses loses its connection and never delays its vdisk.
 
 pub mod protocol;
+#[cfg(test)]
+mod replay;
 pub mod session;
+pub mod status;
 #[cfg(test)]
 mod vectors;

@@ -67,7 +67,9 @@ pub enum Violation {
         family: Family,
     },
     /// The id is no topic's name.
-    #[error("`{id}` cannot name a vdisk: 1 to 249 characters of [a-zA-Z0-9._-] are needed, not starting with `__`")]
+    #[error(
+        "`{id}` cannot name a vdisk: 1 to 249 characters of [a-zA-Z0-9._-] are needed, not starting with `__`"
+    )]
     InvalidVdiskId {
         /// As sent, cut to 64 characters.
         id: String,
@@ -161,8 +163,7 @@ impl Session {
         else {
             return Ok(None);
         };
-        let request =
-            HandshakeRequest::decode(&frame).map_err(|error| unreadable(error.into()))?;
+        let request = HandshakeRequest::decode(&frame).map_err(|error| unreadable(error.into()))?;
         let HandshakeRequest { family, version, vdisk_id, first_sequence, reset } = request;
         let accepted = match family {
             Family::A => version >> 8 >= LOWEST_VERSION_A,
@@ -172,10 +173,10 @@ impl Session {
             return Err(Violation::OldVersion { version, family });
         }
         let id = vdisk_id.unwrap_or_default();
-        let vdisk = TopicName::new(&id)
-            .ok()
-            .filter(|name| !name.is_internal())
-            .ok_or_else(|| Violation::InvalidVdiskId { id: id.chars().take(64).collect(), family })?;
+        let vdisk =
+            TopicName::new(&id).ok().filter(|name| !name.is_internal()).ok_or_else(|| {
+                Violation::InvalidVdiskId { id: id.chars().take(64).collect(), family }
+            })?;
         self.state = State::Attaching(family);
         Ok(Some(Event::Handshake(Handshake { family, vdisk, first_sequence, reset })))
     }
@@ -195,12 +196,8 @@ impl Session {
             (HandshakeStatus::Ok, Family::B) => State::Open(family, Some(Form::Union)),
             _ => State::Ended,
         };
-        let response = HandshakeResponse {
-            family,
-            status,
-            last_flushed_sequence,
-            wait_tlog_ready: false,
-        };
+        let response =
+            HandshakeResponse { family, status, last_flushed_sequence, wait_tlog_ready: false };
         response.encode(out);
     }
 

@@ -1,6 +1,7 @@
 //! The recorded bytes of the original, for tests.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -14,19 +15,21 @@ pub struct Vector {
     pub messages: Vec<Value>,
 }
 
+static INDEX: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_slice(&std::fs::read(dir().join("index.json")).unwrap()).unwrap()
+});
+
 fn dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("compat-tests/vectors/tlog")
 }
 
 /// The stream of this name, without `.bin`.
 pub fn load(name: &str) -> Vector {
-    let index: Value =
-        serde_json::from_slice(&std::fs::read(dir().join("index.json")).unwrap()).unwrap();
     let file = format!("{name}.bin");
     Vector {
         name: name.to_owned(),
         bytes: std::fs::read(dir().join(&file)).unwrap(),
-        messages: index[&file]["messages"].as_array().cloned().unwrap_or_default(),
+        messages: INDEX[&file]["messages"].as_array().cloned().unwrap_or_default(),
     }
 }
 

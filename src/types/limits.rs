@@ -64,3 +64,31 @@ pub const CONNECTIONS: usize = 10_000;
 /// Idempotent producers remembered per partition, about 250 bytes each. A well-behaved cluster has one per writing
 /// process; a client that opens a new one per batch costs its partition's older ones their memory and nothing else.
 pub const PARTITION_PRODUCERS: usize = 10_000;
+
+/// Blocks beyond a gap that one vdisk holds in memory. The original's clients have at most a few hundred blocks under
+/// way; a client that names a wrong first sequence would otherwise fill the memory.
+pub const VDISK_HELD_BLOCKS: usize = 4096;
+/// Bytes of the same: 4096 blocks of the default size, 4 KiB.
+pub const VDISK_HELD_BYTES: usize = 16 * 1024 * 1024;
+
+/// Force flushes at sequences that have not come, per vdisk. A client needs one; beyond this the farthest is forgotten
+/// and flush-time takes its place.
+pub const VDISK_FORCE_FLUSH_MARKS: usize = 1024;
+
+/// Highest first sequence of a run: far above any real one, far enough below 2^63 that no arithmetic can overflow.
+pub const VDISK_FIRST_SEQUENCE: u64 = 1 << 62;
+
+/// Largest data of one block: with its record's headers (below 200 bytes) and the batch's it must fit one record batch.
+pub const VDISK_BLOCK_BYTES: usize = RECORD_BATCH_BYTES - 1024;
+
+/// Hashes of the newest blocks that a vdisk keeps for telling duplicates; older ones are read from the log. A client
+/// resends what is not flushed, some multiples of flush-size (25).
+pub const VDISK_RECENT_HASHES: usize = 1024;
+
+/// Duplicates of one vdisk whose answer waits for the log or for a commit. Beyond it they are dropped unanswered: the
+/// client sends again.
+pub const VDISK_WAITING_DUPLICATES: usize = 4096;
+
+/// Data that one record batch of a vdisk gathers before the next one is begun: large enough that a batch's header costs
+/// nothing, small enough for a reader that takes whole batches.
+pub const VDISK_BATCH_BYTES: usize = 1024 * 1024;
