@@ -50,6 +50,7 @@ mod recovery;
 mod topic_config;
 mod topics;
 pub mod vdisk;
+pub mod vdisks;
 
 pub use broker::{Adopted, Broker, NewTopic};
 pub use catalogue::{

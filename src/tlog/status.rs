@@ -5,6 +5,8 @@
 
 use super::protocol::message::{HandshakeStatus, Response, Status};
 use crate::broker::vdisk::{Answer, Refusal};
+use crate::broker::vdisks::AttachError;
+use crate::broker::{CreateTopicError, DeleteTopicError, VdiskTopicError};
 
 /// The handshake status of a refused attach.
 #[must_use]
@@ -13,6 +15,35 @@ pub fn of_refusal(refusal: Refusal) -> HandshakeStatus {
         Refusal::Busy => HandshakeStatus::AttachFailed,
         Refusal::FirstSequence => HandshakeStatus::InvalidRequest,
         Refusal::NotShipped | Refusal::Superseded | Refusal::Failed => HandshakeStatus::Internal,
+    }
+}
+
+/// The handshake status of an attach that failed.
+#[must_use]
+pub fn of_attach_error(error: &AttachError) -> HandshakeStatus {
+    match error {
+        AttachError::Refused(refusal) => of_refusal(*refusal),
+        AttachError::Topic(VdiskTopicError::NotAVdisk { .. }) => HandshakeStatus::InvalidVdiskId,
+        AttachError::Topic(VdiskTopicError::Create(error)) => of_create_error(error),
+        AttachError::Topic(VdiskTopicError::Delete(error)) => match error {
+            DeleteTopicError::Unknown
+            | DeleteTopicError::Vdisk { .. }
+            | DeleteTopicError::Stopping => HandshakeStatus::Internal,
+        },
+    }
+}
+
+fn of_create_error(error: &CreateTopicError) -> HandshakeStatus {
+    match error {
+        CreateTopicError::InvalidName(_)
+        | CreateTopicError::ReservedName
+        | CreateTopicError::Collides { .. } => HandshakeStatus::InvalidVdiskId,
+        CreateTopicError::Exists { .. }
+        | CreateTopicError::InvalidPartitions { .. }
+        | CreateTopicError::Option(_)
+        | CreateTopicError::Storage(_)
+        | CreateTopicError::ShardServers { .. }
+        | CreateTopicError::Stopping => HandshakeStatus::Internal,
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::record::vdisk::Place;
+use crate::record::vdisk::PlaceError;
 
 mod model;
 
