@@ -76,6 +76,7 @@ pub mod record;
 pub mod server;
 pub mod task;
 pub mod telemetry;
+pub mod tier;
 pub mod tlog;
 pub mod types;
 pub mod wal;

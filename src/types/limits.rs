@@ -92,3 +92,20 @@ pub const VDISK_WAITING_DUPLICATES: usize = 4096;
 /// Data that one record batch of a vdisk gathers before the next one is begun: large enough that a batch's header costs
 /// nothing, small enough for a reader that takes whole batches.
 pub const VDISK_BATCH_BYTES: usize = 1024 * 1024;
+
+/// Most batches of one fragment: each has 4 bytes in the header, which stands in every shard and is kept below
+/// [`TIER_RECORD_BYTES`].
+pub const FRAGMENT_BATCHES: usize = 65_536;
+
+/// Batches that are remembered per idempotent producer. Kafka: `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`.
+pub const PRODUCER_BATCHES: usize = 5;
+
+/// Most options of one topic record. Kafka knows about 30, ours are fewer.
+pub const TOPIC_OPTIONS: usize = 256;
+
+/// Most generations of a fragment before the present one that its entry names: a rekey a month for 20 years.
+pub const REPLACED_HASHES: usize = 256;
+
+/// Most abandoned fragment numbers that a head record lists. A takeover or an unclean start leaves a handful, and they go
+/// once their shards are removed.
+pub const ABANDONED_NUMBERS: usize = 65_536;

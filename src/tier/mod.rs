@@ -1,0 +1,110 @@
+//! The background tier: the log of a shipping partition as sealed fragments on shard servers.
+//!
+//! ```text
+//! committed batches -> aggregation -> body -> erasure code -> seal each shard -> placement -> servers
+//!                      (when, upto)           k+m shards      AES-256-GCM        + manifest entry and head
+//! ```
+//!
+//! # The bytes, format 1
+//!
+//! Fixed for ever; samples are in `testdata/`. Integers outside of Cap'n Proto are little-endian here, big-endian inside of
+//! key derivations.
+//!
+//! ```text
+//! shard      0       4         6       7       8               12             16
+//!            | TLSH  | format  | suite | index | header bytes  | shard bytes  | header ... | ciphertext | tag 16 | CRC-32C
+//!            |       | u16     | u8    | u8    | u32           | u32          |
+//!            |<--------------- associated data of the seal ----------------------------->|
+//!            |<--------------- covered by the CRC --------------------------------------------------------------->|
+//!
+//! header     Cap'n Proto frame of FragmentHeader (schema/tier.capnp), the same bytes in all n shards
+//!
+//! body       the batches as they are | trailer | zeros to a multiple of k KiB; cut into k equal pieces
+//!
+//! trailer    0       4         6     8              12
+//!            | TLTR  | format  | 0   | frame bytes  | Cap'n Proto frame of Trailer | CRC-32C of all before
+//!            |       | u16     | u16 | u32          |
+//!
+//! record     0       4         6      7    8     12              16               24
+//!            | TLRC  | format  | kind | 0  | kid | content bytes | key fingerprint | Cap'n Proto frame | MAC 32
+//!            |       | u16     | u8   | u8 | u32 | u32           | 8 bytes         |
+//!            kinds: 0 cluster identity (kid and fingerprint zero, CRC-32C instead of the MAC), 1 topic, 2 entry, 3 head
+//!            MAC = HMAC-SHA256(K_mac, u64 length of the key's name | name | all before the MAC)
+//! ```
+//!
+//! Keys, salt and nonces: [`encryption`]. Hashes of a fragment, over its header and its n tags:
+//!
+//! ```text
+//! hash         HMAC-SHA256(K_chain, header | tag[0] | … | tag[n-1])
+//! public hash  SHA-256("tlog/public/v1" | header | tag[0] | … | tag[n-1])
+//! ```
+//!
+//! Each header names both of the fragment before it; zeros in the first.
+//!
+//! What the format leaves open and is fixed here: the digest that the salt takes in is over the *padded* body, every byte
+//! that is sealed. `sequenced` in header and entry tells "no sequences" from sequence 0. Entries and topic records carry a
+//! revision, for servers that missed a change hold an older one that is as genuine. Records name their key's fingerprint, so
+//! that a wrong key is not taken for a forgery. The cluster's identity has no MAC: it must outlive every key.
+//!
+//! # Invariants
+//!
+//! * One (partition, number, generation) has one salt and one set of bytes: [`reseal`] gives the stored ones or refuses. No
+//!   key and nonce ever seal two messages; a key is consumed by sealing.
+//! * A shard is good if its own tag holds and it is what was asked for. Everything else counts as missing, and is told
+//!   apart for people: missing, misplaced, wrong key, rotten (checksum fails), forged (checksum fits, seal does not).
+//! * Shards decode together only if their header bytes are equal. What was decoded is checked batch by batch.
+//! * What may change later (server, state, placement) is in the manifest entry, never in the header.
+//! * Every length and count from a server is bounded by `types/limits.rs` before memory is taken for it.
+//!
+//! # Recovery
+//!
+//! A fragment of which k good shards are left opens, and [`repair`] makes the others again, byte for byte. A manifest is the
+//! union of what the servers hold, and its chain of hashes says what is part of the log ([`Manifest`]).
+//!
+//! # Where to look next
+//!
+//! In the order of the bytes: [`aggregation`], `body`, [`erasure`], [`encryption`], `header`, `fragment`, [`placement`],
+//! `records` (stored forms), [`manifest`] (the catalogue), [`names`] (keys on the servers). All of it is pure: no IO, no
+//! clock, randomness as an argument.
+
+pub mod aggregation;
+mod body;
+mod codec;
+mod config;
+pub mod encryption;
+pub mod erasure;
+mod error;
+mod fragment;
+mod header;
+pub mod manifest;
+pub mod names;
+pub mod placement;
+mod records;
+#[cfg(test)]
+mod testing;
+
+// The output of the plugin `capnpc-rust`, see the head of schema/tier.capnp.
+#[rustfmt::skip]
+#[allow(missing_docs, unused, clippy::all, clippy::unwrap_used, clippy::too_many_lines)]
+#[path = "generated.rs"]
+mod tier_capnp;
+
+pub use body::{
+    AbortedTransaction, BatchFacts, Body, BodyBatch, JournalState, ProducerBatch, ProducerState,
+    Trailer, TrailerParts,
+};
+pub use config::{Config, DEFAULT_NONCE, parse_nonce};
+pub use encryption::{
+    Hash, KeyRing, KeySource, MasterKey, SealedSecret, Tag, TopicSecret, parse_key,
+};
+pub use error::{
+    BodyError, ConfigError, ErasureError, FragmentError, KeyError, Malformed, PlacementError,
+    RecordError, SealError, ShardError, ShardFault, ShardFaults, Unauthentic, WrongKey,
+};
+pub use fragment::{
+    Draft, OpenContext, OpenedFragment, OpenedShard, SealedFragment, Wanted, checksum_fits,
+    open_fragment, open_shard, repair, reseal, seal,
+};
+pub use header::{COMPRESSION_NONE, FragmentHeader, SequenceRange};
+pub use manifest::Manifest;
+pub use records::{ClusterMeta, EntryState, HeadRecord, ManifestEntry, TopicRecord, record_kid};
