@@ -205,10 +205,9 @@ mod tests {
         let by_hand = |row: [u8; 4], at: usize| {
             row.iter().zip(&data).fold(0, |sum, (&factor, shard)| sum ^ times(factor, shard[at]))
         };
-        for at in 0..4 {
-            assert_eq!(parity[0][at], by_hand([27, 28, 18, 20], at));
-            assert_eq!(parity[1][at], by_hand([28, 27, 20, 18], at));
-        }
+        let expected = [[27, 28, 18, 20], [28, 27, 20, 18]]
+            .map(|row| std::array::from_fn(|at| by_hand(row, at)));
+        assert_eq!(parity, expected);
     }
 
     #[test]

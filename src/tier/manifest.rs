@@ -130,17 +130,21 @@ impl Manifest {
     /// # Errors
     /// [`ManifestConflict`]; the catalogue is then as its text says.
     pub fn insert(&mut self, entry: ManifestEntry) -> Result<Inserted, ManifestConflict> {
-        let number = entry.number;
-        let extends = self.chain_last().is_some_and(|last| continues(last, &entry))
+        let (number, first_offset) = (entry.number, entry.first_offset);
+        // The two usual cases need no look at all others: a new fragment behind all that are known, and a change of
+        // state or servers, which moves nothing in the chain.
+        let extends = self.entries.last_key_value().is_none_or(|(last, _)| *last < number)
+            && self.chain_last().is_some_and(|last| continues(last, &entry))
             && !self.abandoned.contains(&number);
-        let first_offset = entry.first_offset;
+        let known = self.entries.get(&number).map(|known| (known.generation, known.hash));
+        let stays = known == Some((entry.generation, entry.hash));
         let done = self.add(entry);
         match done {
-            // The usual case, without looking at all others.
             Ok(Inserted::New) if extends => {
                 self.chain.insert(first_offset, number);
             }
             Ok(Inserted::Known) => {}
+            Ok(Inserted::Updated) if stays => {}
             _ => self.relink(),
         }
         done
