@@ -1,8 +1,13 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::super::header::SequenceRange;
 use super::super::testing::{entry, fragment};
 use super::*;
+
+/// Made once: sealing takes a while without optimisation.
+static ENTRY: LazyLock<ManifestEntry> = LazyLock::new(|| entry(&fragment()));
 
 fn hash(number: u64, epoch: i32) -> Hash {
     std::array::from_fn(|i| (number as u8).wrapping_mul(31) ^ (epoch as u8) ^ i as u8)
@@ -10,7 +15,7 @@ fn hash(number: u64, epoch: i32) -> Hash {
 
 /// A fragment of ten records in epoch 1 that follows the one before it.
 fn link(number: u64, first_offset: Offset, previous: Hash) -> ManifestEntry {
-    let mut entry = entry(&fragment());
+    let mut entry = ENTRY.clone();
     let first = Sequence(first_offset as u64);
     entry.number = number;
     entry.first_offset = first_offset;
