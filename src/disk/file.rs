@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, OpenMode};
+use super::{Disk, DiskFile, Lock, OpenMode};
 
 /// The operating system's files.
 #[derive(Debug, Default, Clone, Copy)]
@@ -79,6 +79,12 @@ impl Disk for FileDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.try_lock()?;
+        Ok(Lock(Some(file)))
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -160,6 +166,16 @@ mod tests {
         FileDisk.replace(&path, b"two").unwrap();
         assert_eq!(FileDisk.read_all(&path, 10).unwrap(), b"two");
         assert_eq!(FileDisk.list(dir.path()).unwrap(), ["state"]);
+    }
+
+    #[test]
+    fn a_lock_has_one_holder_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileDisk.lock(&path).unwrap();
+        assert_eq!(FileDisk.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        FileDisk.lock(&path).unwrap();
     }
 
     #[test]

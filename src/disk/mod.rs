@@ -15,6 +15,7 @@ mod file;
 pub mod sim;
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,10 @@ pub enum OpenMode {
     /// A new file, for reading and writing; fails with `AlreadyExists` when there is one.
     CreateNew,
 }
+
+/// What [`Disk::lock`] gives: the claim ends when it is dropped, or with the process.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "open as long as the lock is held")] Option<File>);
 
 /// A file system. All paths are taken as given.
 pub trait Disk: Send + Sync + Debug {
@@ -93,6 +98,16 @@ pub trait Disk: Send + Sync + Debug {
     /// # Errors
     /// As the system gives them.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+
+    /// Claims the file at `path`, created when missing, for one holder until the [`Lock`] is dropped. The default
+    /// locks nothing: it is for disks that no other process can see.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another holder, of this or another process, has it; else as the system gives them.
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let _ = path;
+        Ok(Lock(None))
+    }
 
     /// Puts `bytes` in place of the file at `path`, which afterwards holds either the old or the new content whole.
     /// Durable on return.

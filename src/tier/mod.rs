@@ -80,6 +80,7 @@ pub mod manifest;
 pub mod names;
 pub mod placement;
 mod records;
+pub mod store;
 #[cfg(test)]
 mod testing;
 

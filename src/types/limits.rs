@@ -50,6 +50,16 @@ pub const TIER_PARITY_SHARDS: usize = 8;
 /// Largest body of a fragment: one record batch, which is never split, and its trailer.
 pub const FRAGMENT_BODY_BYTES: usize = RECORD_BATCH_BYTES + 16 * 1024 * 1024;
 
+/// Longest value stored under the name of one shard: a whole body (one data shard is legal) and its header.
+pub const TIER_SHARD_BYTES: usize = FRAGMENT_BODY_BYTES + TIER_RECORD_BYTES;
+
+/// Bytes of one listing (the manifest or all topic records of one shard server) that are taken into memory. The entries
+/// of 10^7 fragments need about as much.
+pub const TIER_LISTING_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Longest address that a fence names: a host name of 253 bytes and a port.
+pub const TIER_ADDRESS_BYTES: usize = 260;
+
 /// Largest commit in the commit log: what the committer gathers before it writes, one batch at least.
 pub const COMMIT_BYTES: usize = 2 * RECORD_BATCH_BYTES;
 
