@@ -61,28 +61,84 @@
 //! A fragment of which k good shards are left opens, and [`repair`] makes the others again, byte for byte. A manifest is the
 //! union of what the servers hold, and its chain of hashes says what is part of the log ([`Manifest`]).
 //!
+//! # The tasks
+//!
+//! ```text
+//!  broker                        one shipper per partition (`shipper`)                        servers (`servers`)
+//!  ------                        -------------------------------------                        -------------------
+//!  high watermark, ship_to ----> idle until there is something; claim: raise the fence,  ---> t1:P:f, t1:P:m, t1:P:h
+//!                                read entries and heads (`claim`, `catalogue`)
+//!                                finish or give up what was intended before a crash
+//!                                decide, read local batches, seal
+//!  commit log <-- Intended ----
+//!                                n shards, waiting for servers that are down (`put`)     ---> t1:P:s:…
+//!                                entry and head on all n servers                         ---> t1:P:m, t1:P:h
+//!  commit log <-- Shipped ------
+//!                                beside it: read all n back, restore what is missing     <--- t1:P:s:…
+//!  commit log <-- Completed ----   (`completer`)
+//!
+//!  read below the local start -> entry (`catalogue`) -> cache -> any k shards (`fetcher`) -> batches (`reader`)
+//!  new data directory ---------> topics, manifests, trailers of all servers (`rebuild`)
+//! ```
+//!
+//! What the broker gives and is told is in `local`; [`Tier`] starts it all. Rules that the tasks keep:
+//!
+//! * Nothing is put before its intent is durable in the commit log. After a crash the intended fragment is made again to
+//!   the same bytes; else it is taken from its own shards, where its entry shows that all were stored; else its number is
+//!   never used. A number whose name turns out to be taken by other bytes on any server is given up, too.
+//! * *Shipped* means: all n shards, and entry and head on all n servers. *Complete*: all n were read back and opened.
+//! * An unreachable server makes shipping wait, for ever if need be. One probe per server asks it at growing intervals up to
+//!   a second; whoever waits goes on when the probe succeeds. Nothing is dropped.
+//! * A fence of another data directory ends a partition's shipping. The own one at a higher epoch raises the epoch.
+//! * Entries that this data directory never made stop a partition rather than have their offsets handed out again.
+//! * Memory of fragments under way, opened fragments and cold reads each have a bound of their own.
+//! * A partition with nothing to ship waits on its watermarks and is not claimed.
+//!
+//! Everything that counts as shipped has its entry on n servers. So N - n + 1 + m servers that answer, of which up to m
+//! were replaced by empty ones, know all of it; fewer are asked again. A new data directory takes no number within 1024
+//! above those it saw, since its forerunner may have put shards that no entry names.
+//!
 //! # Where to look next
 //!
 //! In the order of the bytes: [`aggregation`], `body`, [`erasure`], [`encryption`], `header`, `fragment`, [`placement`],
-//! `records` (stored forms), [`manifest`] (the catalogue), [`names`] (keys on the servers). All of it is pure: no IO, no
-//! clock, randomness as an argument.
+//! `records` (stored forms), [`manifest`] (the catalogue), [`names`] (keys on the servers), all of them pure: no IO, no
+//! clock, randomness as an argument. Then [`store`] (one shard server), `servers` (all of them), `shipper`, `completer`,
+//! `reader`, `rebuild`, [`Tier`].
 
 pub mod aggregation;
 mod body;
+mod cache;
+mod catalogue;
+mod claim;
 mod codec;
+mod completer;
 mod config;
 pub mod encryption;
 pub mod erasure;
 mod error;
+mod fetcher;
 mod fragment;
 mod header;
+mod local;
 pub mod manifest;
+mod metrics;
 pub mod names;
 pub mod placement;
+mod producers;
+mod put;
+mod reader;
+mod rebuild;
 mod records;
+#[cfg(test)]
+mod rig;
+mod servers;
+mod shipper;
+mod status;
 pub mod store;
 #[cfg(test)]
 mod testing;
+#[expect(clippy::module_inception, reason = "the tier itself is what this folder is about")]
+mod tier;
 
 // The output of the plugin `capnpc-rust`, see the head of schema/tier.capnp.
 #[rustfmt::skip]
@@ -102,10 +158,21 @@ pub use error::{
     BodyError, ConfigError, ErasureError, FragmentError, KeyError, Malformed, PlacementError,
     RecordError, SealError, ShardError, ShardFault, ShardFaults, Unauthentic, WrongKey,
 };
+pub use fetcher::FetchError;
 pub use fragment::{
     Draft, OpenContext, OpenedFragment, OpenedShard, SealedFragment, Wanted, checksum_fits,
     open_fragment, open_shard, repair, reseal, seal,
 };
 pub use header::{COMPRESSION_NONE, FragmentHeader, SequenceRange};
+pub use local::{AppendMark, Fact, Head, Intent, Local, Run, ShipState, Stopping};
 pub use manifest::Manifest;
+pub use metrics::Metrics;
+pub use reader::TierReader;
+pub use rebuild::{Recovered, RecoveredPartition, RecoveredTopic};
 pub use records::{ClusterMeta, EntryState, HeadRecord, ManifestEntry, TopicRecord, record_kid};
+pub use servers::Standing;
+pub use status::{Problem, ServerStatus, Status};
+pub use tier::{
+    Identity, OpenError, Opened, Remaining, SECRET_RANDOM_BYTES, ShipHandle, Tier, TopicInfo,
+    Unavailable,
+};
