@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -11,21 +12,27 @@ use super::committer::{self, Committer, Stopped};
 use super::config::Config;
 use super::data_dir::DataDir;
 use super::error::{
-    CreateTopicError, DeleteTopicError, OpenError, OptionsError, ProducerIdError, VdiskTopicError,
+    BlockSizeError, CreateTopicError, DeleteTopicError, OpenError, ProducerIdError, VdiskTopicError,
 };
 use super::metrics::Metrics;
 use super::partition::{Partition, Parts};
 use super::recovery::{self, Recovered};
-use super::topic_config::{OptionError, TopicOptions, check_option};
+use super::shipping::{Cold, Shipped, ship_state, unhex};
+use super::topic_config::{TopicOptions, check_option};
 use super::topics::{Registry, Topic};
 use crate::disk::Disk;
 use crate::log::Log;
+use crate::task;
+use crate::tier::{SealedSecret, Tier, TopicInfo, TopicRecord};
 use crate::types::{
     ClusterId, CommitNumber, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition, limits,
 };
 
 /// Producer ids reserved by one commit. Those of a block that are not handed out before a stop are never used.
 const PRODUCER_ID_BLOCK: i64 = 1000;
+
+/// How long a name that somebody else is just creating or deleting is left alone.
+const TAKEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a data directory starts with when it is new: nothing, or what the shard servers hold.
 #[derive(Debug, Default)]
@@ -45,8 +52,15 @@ pub struct NewTopic {
     pub partitions: i32,
     /// Options; the value `None` means the default.
     pub options: Vec<(String, Option<String>)>,
-    /// Only check.
-    pub validate_only: bool,
+}
+
+/// A topic as it would be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// Count of partitions.
+    pub partitions: usize,
+    /// Options that differ from their defaults.
+    pub options: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +78,7 @@ pub struct Broker {
     disk: Arc<dyn Disk>,
     cluster: ClusterId,
     start_number: u64,
+    tier: Option<Arc<Tier>>,
     registry: RwLock<Registry>,
     producer_ids: Mutex<ProducerIds>,
     memory: Arc<Semaphore>,
@@ -83,11 +98,15 @@ impl Broker {
     ///
     /// # Errors
     /// [`OpenError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime: shipping runs in tasks.
     pub fn open(
         config: Config,
         data_dir: &DataDir,
         adopted: Adopted,
         cluster: ClusterId,
+        tier: Option<Arc<Tier>>,
         metrics: Metrics,
     ) -> Result<Arc<Self>, OpenError> {
         let Recovered { wal, catalogue, mut logs } = recovery::recover(
@@ -96,14 +115,20 @@ impl Broker {
             adopted.last_commit,
             config.commit_log_file_bytes,
         )?;
-        let committer = Committer::new();
+        let committer = Committer::new(config.memory_budget_bytes);
         let mut registry = Registry::default();
+        let mut to_ship = Vec::new();
         for state in catalogue.topics.values() {
             let topic_logs = (0..)
                 .take(state.partitions.len())
-                .filter_map(|partition| logs.remove(&TopicPartition { topic: state.id, partition }))
+                .map(|partition| {
+                    let id = TopicPartition { topic: state.id, partition };
+                    logs.remove(&id).expect("recovery opens the log of every partition")
+                })
                 .collect();
-            registry.insert(serve(state, topic_logs, catalogue.start_number, &committer, &metrics));
+            let topic = serve(state, topic_logs, catalogue.start_number, &committer, &metrics);
+            to_ship.push((Arc::clone(&topic), state.clone()));
+            registry.insert(topic);
         }
         metrics.partitions_are(registry.partition_count());
         let next = catalogue.next_producer_id;
@@ -113,7 +138,11 @@ impl Broker {
             wal,
             catalogue,
             checkpoint_path: recovery::checkpoint_path(&config.data_dir),
-            config: committer::Config { checkpoint_bytes: config.checkpoint_bytes },
+            data_dir: config.data_dir.clone(),
+            config: committer::Config {
+                checkpoint_bytes: config.checkpoint_bytes,
+                commit_log_bytes: config.commit_log_bytes,
+            },
             metrics: metrics.clone(),
         };
         let thread = committer::start(&committer, owned).map_err(|source| OpenError::Io {
@@ -121,7 +150,7 @@ impl Broker {
             path: config.data_dir.display().to_string(),
             source,
         })?;
-        Ok(Arc::new(Self {
+        let broker = Arc::new(Self {
             memory: Arc::new(Semaphore::new(
                 config.memory_budget_bytes.min(Semaphore::MAX_PERMITS),
             )),
@@ -129,12 +158,34 @@ impl Broker {
             config,
             cluster,
             start_number,
+            tier,
             registry: RwLock::new(registry),
             producer_ids: Mutex::new(ProducerIds { next, end: next, reserved: next }),
             committer,
             committer_thread: Mutex::new(Some(thread)),
             metrics,
-        }))
+        });
+        for (topic, state) in to_ship {
+            broker.ship(&topic, &state);
+        }
+        Ok(broker)
+    }
+
+    /// Starts shipping a topic's partitions and lets them be read from the shard servers, where the topic ships.
+    fn ship(&self, topic: &Topic, state: &TopicState) {
+        let Some(tier) = self.tier.as_ref().filter(|_| topic.options().ships) else { return };
+        let info = topic.info();
+        for (partition, state) in topic.partitions().iter().zip(&state.partitions) {
+            partition.set_cold(Arc::new(Cold(tier.reader(&info, partition.id()))));
+            let handle = tier.ship(
+                info.clone(),
+                ship_state(state),
+                Arc::new(Shipped(Arc::clone(partition))),
+                partition.watch(),
+                partition.ship_to(),
+            );
+            partition.set_shipper(handle);
+        }
     }
 
     /// Commits what is queued, syncs the segments and writes a clean checkpoint. Later appends are refused.
@@ -204,19 +255,27 @@ impl Broker {
         self.registry().all()
     }
 
+    /// Checks a topic as its creation would, and creates nothing.
+    ///
+    /// # Errors
+    /// [`CreateTopicError`].
+    pub fn check_topic(&self, request: NewTopic) -> Result<TopicPlan, CreateTopicError> {
+        let state = self.plan_topic(request, None)?;
+        Ok(TopicPlan { partitions: state.partitions.len(), options: state.options })
+    }
+
     /// Creates a topic; it is durable and served on return.
     ///
     /// # Errors
     /// [`CreateTopicError`].
+    ///
+    /// # Cancel safety
+    /// Once begun the creation goes on when the future is dropped.
     pub async fn create_topic(
         self: &Arc<Self>,
         request: NewTopic,
     ) -> Result<Arc<Topic>, CreateTopicError> {
-        let validate_only = request.validate_only;
         let state = self.plan_topic(request, None)?;
-        if validate_only {
-            return self.serve_new(&state);
-        }
         self.create_checked(state).await
     }
 
@@ -226,26 +285,38 @@ impl Broker {
     ) -> Result<Arc<Topic>, CreateTopicError> {
         let name = state.name.clone();
         self.registry_mut().take_name(&name).map_err(|other| taken(&name, other))?;
-        let result = self.create_planned(state).await;
-        if result.is_err() {
-            self.registry_mut().release_name(&name);
-        }
-        result
+        let broker = Arc::clone(self);
+        let creation = task::spawn("create topic", async move {
+            let result = broker.create_planned(state).await;
+            if result.is_err() {
+                broker.registry_mut().release_name(&name);
+            }
+            result
+        });
+        creation.await.unwrap_or(Err(CreateTopicError::Stopping))
     }
 
     async fn create_planned(
         self: &Arc<Self>,
         state: TopicState,
     ) -> Result<Arc<Topic>, CreateTopicError> {
+        // The directories first: what an older topic left there is in the way until they are ready, and once the topic
+        // is durable nothing may fail any more.
+        let topic = {
+            let (broker, state) = (Arc::clone(self), state.clone());
+            let opening = tokio::task::spawn_blocking(move || broker.serve_new(&state));
+            opening.await.unwrap_or(Err(CreateTopicError::Stopping))?
+        };
+        if let Some(tier) = self.tier.as_ref().filter(|_| topic.options().vdisk) {
+            let put = tier.put_topic(&topic.info()).await;
+            put.map_err(|error| CreateTopicError::ShardServers { why: error.to_string() })?;
+        }
         self.committer
             .record(Event::TopicCreated(state.clone()))
             .await
             .map_err(|Stopped| CreateTopicError::Stopping)?;
-        let topic = self.serve_new(&state)?;
-        let mut registry = self.registry_mut();
-        registry.insert(Arc::clone(&topic));
-        self.metrics.partitions_are(registry.partition_count());
-        drop(registry);
+        self.insert(&topic);
+        self.ship(&topic, &state);
         tracing::info!(topic = %state.name, id = %state.id, partitions = state.partitions.len(), "created topic");
         Ok(topic)
     }
@@ -299,13 +370,16 @@ impl Broker {
         }
         let first_offset = first_offset.unwrap_or(i64::from(typed.vdisk));
         let id = TopicId::from_random(random());
+        let sealed_secret =
+            self.tier.as_ref().map_or(String::new(), |tier| tier.new_topic_secret(id, random()));
         let partition =
             PartitionState::empty(first_offset, LeaderEpoch(0), self.start_number, typed.ships);
         Ok(TopicState {
             id,
             name,
+            revision: 0,
             options,
-            sealed_secret: String::new(),
+            sealed_secret,
             partitions: vec![partition; usize::try_from(partitions).unwrap_or(1)],
         })
     }
@@ -327,48 +401,63 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes a topic. On return it is gone for everyone, also after a restart; its files go next.
+    /// Deletes a topic. On return it is gone for everyone, also after a restart, and so are its files.
     ///
     /// # Errors
     /// [`DeleteTopicError`].
+    ///
+    /// # Cancel safety
+    /// Once begun the deletion goes on when the future is dropped.
     pub async fn delete_topic(self: &Arc<Self>, id: TopicId) -> Result<(), DeleteTopicError> {
         let topic = self.topic_by_id(&id).ok_or(DeleteTopicError::Unknown)?;
         let options = topic.options();
         if options.vdisk && !options.vdisk_deletable {
             return Err(DeleteTopicError::Vdisk { topic: topic.name().clone() });
         }
-        self.delete_checked(&topic).await
-    }
-
-    async fn delete_checked(self: &Arc<Self>, topic: &Topic) -> Result<(), DeleteTopicError> {
-        let id = topic.id();
-        if self.registry_mut().remove(&id).is_none() {
-            return Err(DeleteTopicError::Unknown);
-        }
-        // From here on nothing is queued behind the event below.
+        // From here on nothing is queued behind the event of the deletion.
         for partition in topic.partitions() {
             partition.mark_deleted();
         }
+        self.delete_marked(topic).await
+    }
+
+    /// Deletes a topic whose partitions take nothing any more.
+    async fn delete_marked(self: &Arc<Self>, topic: Arc<Topic>) -> Result<(), DeleteTopicError> {
+        if self.registry_mut().remove(&topic.id()).is_none() {
+            return Err(DeleteTopicError::Unknown);
+        }
+        let broker = Arc::clone(self);
+        let deletion = task::spawn("delete topic", async move { broker.delete(&topic).await });
+        deletion.await.unwrap_or(Err(DeleteTopicError::Stopping))
+    }
+
+    async fn delete(self: &Arc<Self>, topic: &Topic) -> Result<(), DeleteTopicError> {
+        let id = topic.id();
         self.committer
             .record(Event::TopicDeleted { topic: id })
             .await
             .map_err(|Stopped| DeleteTopicError::Stopping)?;
+        for partition in topic.partitions() {
+            partition.stop_shipping().await;
+            partition.mark_gone();
+        }
         let broker = Arc::clone(self);
         let directories: Vec<_> = (0..)
             .zip(topic.partitions())
             .map(|(index, _)| recovery::partition_dir(&self.config.data_dir, topic.name(), index))
             .collect();
         let removed = tokio::task::spawn_blocking(move || {
-            directories.iter().try_for_each(|dir| broker.disk.remove_dir_all(dir))
+            directories.iter().try_for_each(|dir| broker.disk.remove_dir_all(dir))?;
+            broker.disk.sync_dir(&broker.config.data_dir)
         });
         if let Ok(Err(error)) = removed.await {
             tracing::warn!(%error, topic = %topic.name(), "files of a deleted topic stay behind");
         }
-        let mut registry = self.registry_mut();
-        registry.release_name(topic.name());
-        self.metrics.partitions_are(registry.partition_count());
-        drop(registry);
+        self.release(topic.name());
         tracing::info!(topic = %topic.name(), %id, "deleted topic");
+        if let Some(tier) = self.tier.as_ref().filter(|_| topic.options().ships) {
+            tier.delete_topic(id).await;
+        }
         Ok(())
     }
 
@@ -386,57 +475,72 @@ impl Broker {
         if name.starts_with("__") {
             return Err(refuse());
         }
-        if let Some(topic) = self.topic(name) {
-            if topic.options().vdisk {
-                return Ok(topic);
-            }
-            let empty = |partition: &Arc<Partition>| {
-                let marks = partition.watermarks();
-                marks.log_start == 0 && marks.log_end == 0
-            };
-            if topic.partitions().len() != 1 || !topic.partitions().iter().all(empty) {
-                return Err(refuse());
-            }
-            self.delete_checked(&topic).await?;
-        }
         let request = NewTopic {
             name: name.to_owned(),
             partitions: 1,
             options: vec![("tlog.vdisk".to_owned(), Some("true".to_owned()))],
-            validate_only: false,
         };
-        let state = self.plan_topic(request, Some(first_offset)).map_err(|error| match error {
-            CreateTopicError::Collides { .. } => refuse(),
-            other => other.into(),
-        })?;
-        Ok(self.create_checked(state).await?)
+        loop {
+            if let Some(topic) = self.topic(name) {
+                if topic.options().vdisk {
+                    return Ok(topic);
+                }
+                let [partition] = topic.partitions() else { return Err(refuse()) };
+                if !partition.mark_deleted_if_empty() {
+                    return Err(refuse());
+                }
+                match self.delete_marked(topic).await {
+                    // Somebody else was faster, here or below.
+                    Ok(()) | Err(DeleteTopicError::Unknown) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let planned = self.plan_topic(request.clone(), Some(first_offset));
+            let created = match planned {
+                Ok(state) => self.create_checked(state).await,
+                Err(error) => Err(error),
+            };
+            match created {
+                Ok(topic) => return Ok(topic),
+                Err(CreateTopicError::Collides { .. }) => return Err(refuse()),
+                // Being created or deleted by somebody else just now.
+                Err(CreateTopicError::Exists { .. }) => tokio::time::sleep(TAKEN_PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
-    /// Sets options of a topic, or takes them back to their defaults. Durable on return; the shard servers learn of
-    /// it when they can be reached.
+    /// Fixes the block size of a vdisk, for ever. Durable on return; the shard servers learn of it when they can be
+    /// reached.
     ///
     /// # Errors
-    /// [`OptionsError`].
-    pub async fn set_options(
-        &self,
-        id: TopicId,
-        changes: Vec<(String, Option<String>)>,
-    ) -> Result<(), OptionsError> {
-        for (key, value) in &changes {
-            check_option(key, value.as_deref().unwrap_or_default()).or_else(|error| {
-                match (value, error) {
-                    (None, OptionError::Invalid { .. }) => Ok(()),
-                    (_, error) => Err(error),
-                }
-            })?;
+    /// [`BlockSizeError`].
+    pub async fn set_block_size(&self, id: TopicId, bytes: u32) -> Result<(), BlockSizeError> {
+        let topic = self.topic_by_id(&id).ok_or(BlockSizeError::Unknown)?;
+        let options = topic.options();
+        match options.block_size {
+            Some(set) if set == bytes => return Ok(()),
+            Some(set) => return Err(BlockSizeError::Set { bytes: set }),
+            None if options.vdisk => {}
+            None => return Err(BlockSizeError::Unknown),
         }
-        let topic = self.topic_by_id(&id).ok_or(OptionsError::Unknown)?;
-        let changes: BTreeMap<String, Option<String>> = changes.into_iter().collect();
-        self.committer
-            .record(Event::OptionsChanged { topic: id, options: changes.clone() })
-            .await
-            .map_err(|Stopped| OptionsError::Stopping)?;
-        topic.change_options(changes);
+        let follows = Arc::clone(&topic);
+        let durable = self
+            .committer
+            .event_then(
+                Event::BlockSizeSet { topic: id, bytes },
+                Box::new(move || follows.set_block_size(bytes)),
+            )
+            .map_err(|Stopped| BlockSizeError::Stopping)?;
+        durable.await.map_err(|_| BlockSizeError::Stopping)?;
+        if let Some(tier) = self.tier.clone() {
+            // The vdisk must not wait for servers that are away, and a reader of the shards does without.
+            task::spawn("topic record", async move {
+                if let Err(error) = tier.put_topic(&topic.info()).await {
+                    tracing::warn!(%error, topic = %topic.name(), "the shard servers do not know the block size yet");
+                }
+            });
+        }
         Ok(())
     }
 
@@ -471,6 +575,18 @@ impl Broker {
         }
     }
 
+    fn insert(&self, topic: &Arc<Topic>) {
+        let mut registry = self.registry_mut();
+        registry.insert(Arc::clone(topic));
+        self.metrics.partitions_are(registry.partition_count());
+    }
+
+    fn release(&self, name: &TopicName) {
+        let mut registry = self.registry_mut();
+        registry.release_name(name);
+        self.metrics.partitions_are(registry.partition_count());
+    }
+
     fn registry(&self) -> RwLockReadGuard<'_, Registry> {
         self.registry.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -488,6 +604,25 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
     bytes
+}
+
+/// A topic as its record on the shard servers says it.
+fn topic_info(state: &TopicState) -> TopicInfo {
+    let options = TopicOptions::from_checked(&state.options);
+    TopicInfo {
+        record: TopicRecord {
+            revision: state.revision,
+            name: state.name.clone(),
+            id: state.id,
+            partitions: i32::try_from(state.partitions.len()).unwrap_or(i32::MAX),
+            options: state.options.clone().into_iter().collect(),
+            secret: unhex(&state.sealed_secret)
+                .and_then(|bytes| SealedSecret::from_bytes(&bytes).ok()),
+            deleted: false,
+            shredded: false,
+        },
+        vdisk: options.vdisk,
+    }
 }
 
 fn taken(name: &TopicName, other: TopicName) -> CreateTopicError {
@@ -520,5 +655,5 @@ fn serve(
             Partition::new(id, start, start_number, log, parts)
         })
         .collect();
-    Arc::new(Topic::new(state.id, state.name.clone(), state.options.clone(), options, partitions))
+    Arc::new(Topic::new(topic_info(state), options, partitions))
 }

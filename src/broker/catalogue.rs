@@ -13,6 +13,12 @@ use crate::types::{
     CommitNumber, LeaderEpoch, Offset, Sequence, TopicId, TopicName, TopicPartition,
 };
 
+/// Kafka: `producer.id.expiration.ms`.
+pub(super) const PRODUCER_AGE_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The option that holds a vdisk's block size.
+pub(super) const BLOCK_SIZE: &str = "tlog.block.size";
+
 /// A change of the catalogue, as a JSON text in the commit log: rare beside the data, and readable with the eye.
 /// Unknown events and fields are refused, for they come from a newer release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,12 +31,21 @@ pub enum Event {
         /// The topic.
         topic: TopicId,
     },
-    /// Options of a topic changed; `None` takes one away.
-    OptionsChanged {
+    /// The block size of a vdisk is known from its first block on.
+    BlockSizeSet {
         /// The topic.
         topic: TopicId,
-        /// Key and new value.
-        options: BTreeMap<String, Option<String>>,
+        /// In bytes.
+        bytes: u32,
+    },
+    /// The partition is written in this epoch at least.
+    EpochRaised {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// The epoch.
+        epoch: LeaderEpoch,
     },
     /// Producer ids below `next` may have been handed out.
     ProducerIds {
@@ -161,6 +176,8 @@ pub struct TopicState {
     pub id: TopicId,
     /// Name.
     pub name: TopicName,
+    /// Counts changes of the options: the shard servers believe the highest.
+    pub revision: u64,
     /// Options that differ from their defaults.
     pub options: BTreeMap<String, String>,
     /// The topic's secret under the wrapping key, in hexadecimal digits.
@@ -243,6 +260,14 @@ impl PartitionState {
 /// What does not fit the catalogue: the commit log names something that never was. Corruption, or a defect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
+    /// Two topics of one name would share a directory.
+    #[error("the commit log creates topic {topic} under the name of topic {other}")]
+    NameTaken {
+        /// The new one.
+        topic: TopicId,
+        /// The one that has the name.
+        other: TopicId,
+    },
     /// A topic that does not exist.
     #[error("the commit log names topic {topic}, which does not exist")]
     NoTopic {
@@ -327,29 +352,33 @@ impl Catalogue {
     pub fn apply(&mut self, event: Event) -> Result<(), ApplyError> {
         match event {
             Event::TopicCreated(topic) => {
+                if let Some(other) = self.topics.values().find(|other| other.name == topic.name) {
+                    return Err(ApplyError::NameTaken { topic: topic.id, other: other.id });
+                }
                 self.topics.insert(topic.id, topic);
             }
             Event::TopicDeleted { topic } => {
                 self.topics.remove(&topic).ok_or(ApplyError::NoTopic { topic })?;
             }
-            Event::OptionsChanged { topic, options } => {
+            Event::BlockSizeSet { topic, bytes } => {
                 let state = self.topic_mut(topic)?;
-                for (key, value) in options {
-                    match value {
-                        Some(value) => state.options.insert(key, value),
-                        None => state.options.remove(&key),
-                    };
-                }
-                let ships = super::topic_config::ships(&state.options);
-                for partition in &mut state.partitions {
-                    partition.ships = ships;
+                state.options.insert(BLOCK_SIZE.to_owned(), bytes.to_string());
+                state.revision += 1;
+            }
+            Event::EpochRaised { topic, partition, epoch } => {
+                let start_number = self.start_number;
+                let state = self.partition_mut(TopicPartition { topic, partition })?;
+                if epoch > state.epoch {
+                    state.epoch = epoch;
+                    state.start_number = start_number;
                 }
             }
             Event::ProducerIds { next } => {
                 self.next_producer_id = self.next_producer_id.max(next);
             }
             Event::RunStarted { topic, run } => {
-                self.partition_mut(TopicPartition { topic, partition: 0 })?.runs.push(run);
+                let state = self.partition_mut(TopicPartition { topic, partition: 0 })?;
+                add_run(&mut state.runs, run);
             }
             Event::FragmentIntended { topic, partition, intent } => {
                 let state = self.partition_mut(TopicPartition { topic, partition })?;
@@ -410,10 +439,20 @@ impl Catalogue {
         if header.producer_id >= 0 {
             state.producers.apply(header, appended_ms);
         }
-        if state.ships && state.marks.last().is_none_or(|mark| mark.commit != commit) {
-            state.marks.push(AppendMark { first_offset: header.base_offset, commit, appended_ms });
+        if state.ships {
+            let mark = AppendMark { first_offset: header.base_offset, commit, appended_ms };
+            add_mark(&mut state.marks, mark);
         }
         Ok(())
+    }
+
+    /// Forgets idempotent producers that wrote nothing for `PRODUCER_AGE_MS`.
+    pub fn expire_producers(&mut self, now_ms: i64) {
+        for topic in self.topics.values_mut() {
+            for partition in &mut topic.partitions {
+                partition.producers.expire(now_ms, PRODUCER_AGE_MS);
+            }
+        }
     }
 
     /// A partition's state.
@@ -435,8 +474,34 @@ impl Catalogue {
     }
 }
 
+/// Unshipped commits that a partition tells apart: about 2 MB. Beyond it, which takes shard servers that are away for
+/// long, the newer half of the oldest two is taken for the older one.
+const MARKS: usize = 65_536;
+
+/// Notes the commit of an appended stretch.
+pub(super) fn add_mark(marks: &mut Vec<AppendMark>, mark: AppendMark) {
+    if marks.last().is_some_and(|last| last.commit == mark.commit) {
+        return;
+    }
+    if marks.len() >= MARKS {
+        // Every second one of the older half, so that this is rare.
+        let mut index = 0;
+        marks.retain(|_| {
+            index += 1;
+            index > MARKS / 2 || index % 2 == 1
+        });
+    }
+    marks.push(mark);
+}
+
+/// Begins a run; one that holds nothing yet is replaced.
+pub(super) fn add_run(runs: &mut Vec<Run>, run: Run) {
+    runs.pop_if(|last| last.first_offset == run.first_offset);
+    runs.push(run);
+}
+
 /// Drops the marks of stretches that end at or below `offset`.
-fn forget_marks_below(marks: &mut Vec<AppendMark>, offset: Offset) {
+pub(super) fn forget_marks_below(marks: &mut Vec<AppendMark>, offset: Offset) {
     let keep = marks.iter().rposition(|mark| mark.first_offset <= offset).unwrap_or(0);
     marks.drain(..keep);
 }

@@ -13,6 +13,8 @@ const FORMAT: u16 = 1;
 const HEADER_BYTES: usize = 14;
 /// Room for some hundred thousand partitions.
 const LARGEST_BYTES: u64 = 1 << 30;
+/// CRC behind the content.
+const TAIL_BYTES: u64 = 4;
 
 /// What a checkpoint holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,12 @@ pub enum CheckpointError {
         op: &'static str,
         /// Why it failed.
         source: std::io::Error,
+    },
+    /// It would not be read again.
+    #[error("a checkpoint of {bytes} bytes is above the limit of {LARGEST_BYTES}: delete topics")]
+    TooLarge {
+        /// What it would take.
+        bytes: usize,
     },
     /// The bytes are not what was written.
     #[error(
@@ -68,6 +76,9 @@ impl Checkpoint {
         bytes.extend_from_slice(&[0; 8]);
         serde_json::to_writer(&mut bytes, self)
             .map_err(|error| CheckpointError::Io { op: "encode", source: error.into() })?;
+        if bytes.len() as u64 > LARGEST_BYTES {
+            return Err(CheckpointError::TooLarge { bytes: bytes.len() });
+        }
         let length = (bytes.len() - HEADER_BYTES) as u64;
         bytes[6..HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
         let crc = crc32c::crc32c(&bytes);
@@ -84,7 +95,7 @@ impl Checkpoint {
             return Ok(None);
         }
         let bytes = disk
-            .read_all(path, LARGEST_BYTES)
+            .read_all(path, LARGEST_BYTES + TAIL_BYTES)
             .map_err(|source| CheckpointError::Io { op: "read", source })?;
         Self::decode(&bytes).map(Some)
     }

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::catalogue::{Catalogue, Event};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::error::AppendError;
 use super::metrics::Metrics;
 use super::partition::Partition;
 use crate::clock;
@@ -38,6 +39,12 @@ pub(super) mod kind {
 /// An idle committer adds one empty commit after this time, so that a successor names the last acknowledged one.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// Free bytes below which no batch is taken, so that what is under way, deletions and the next checkpoint find room.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// Free space is looked at again after so many committed bytes, and at most so often while there is too little.
+const LOOK_BYTES: u64 = 4 << 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// The committer is gone: the process is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the broker is stopping")]
@@ -53,15 +60,20 @@ struct Work {
 /// What a synced entry means.
 enum Then {
     Write(Arc<Partition>),
-    Apply(Event),
+    /// The durable state takes the event, then the live state follows.
+    Apply(Event, Box<dyn FnOnce() + Send>),
 }
 
 /// What the committer is asked to do, in order.
 #[derive(Default)]
 struct Queue {
     work: VecDeque<Work>,
-    /// The commit up to which a checkpoint was written since.
-    checkpointed: Option<CommitNumber>,
+    /// Of the batches in `work`.
+    bytes: usize,
+    /// The disk has no room but the reserve.
+    full: bool,
+    /// A checkpoint ended: the commit up to which it was written, if it was.
+    checkpointed: Option<Option<CommitNumber>>,
     stopping: bool,
 }
 
@@ -80,14 +92,18 @@ impl Shared {
 /// Settings of the committer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Config {
-    /// A checkpoint is due when this much was committed since the last.
+    /// A checkpoint is due when the commit log grew by so much since the last.
     pub checkpoint_bytes: u64,
+    /// Nothing is committed while the commit log above the last checkpoint is longer: it bounds recovery.
+    pub commit_log_bytes: u64,
 }
 
 /// A cheap handle to the committer.
 #[derive(Clone)]
 pub(super) struct Committer {
     shared: Arc<Shared>,
+    /// Bytes of batches that may wait.
+    queue_bytes: usize,
 }
 
 impl std::fmt::Debug for Committer {
@@ -97,9 +113,10 @@ impl std::fmt::Debug for Committer {
 }
 
 impl Committer {
-    /// A handle and the part that [`start`] needs. Work may be queued before the thread runs.
-    pub(super) fn new() -> Self {
-        Self { shared: Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new() }) }
+    /// A handle. Work may be queued before the thread runs, up to `queue_bytes` of batches.
+    pub(super) fn new(queue_bytes: usize) -> Self {
+        let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new() });
+        Self { shared, queue_bytes }
     }
 
     /// Queues a batch whose offsets are assigned. The caller holds the partition's turn, which fixes the order.
@@ -108,17 +125,36 @@ impl Committer {
         &self,
         partition: Arc<Partition>,
         batch: Bytes,
-    ) -> Result<oneshot::Receiver<()>, Stopped> {
+    ) -> Result<oneshot::Receiver<()>, AppendError> {
         let TopicPartition { topic, partition: index } = partition.id();
         let entry = Entry { kind: kind::BATCHES, topic, partition: index, payload: batch };
-        self.push(entry, Then::Write(partition))
+        let mut queue = self.shared.lock();
+        if queue.full {
+            return Err(AppendError::DiskFull);
+        }
+        // One batch is always taken, however small the budget.
+        if queue.bytes > 0 && queue.bytes + entry.payload.len() > self.queue_bytes {
+            return Err(AppendError::Busy);
+        }
+        queue.bytes += entry.payload.len();
+        self.push(queue, entry, Then::Write(partition)).map_err(|Stopped| AppendError::Stopping)
     }
 
     /// Queues an event. The receiver resolves once it is durable.
     pub(super) fn event(&self, event: Event) -> Result<oneshot::Receiver<()>, Stopped> {
+        self.event_then(event, Box::new(|| ()))
+    }
+
+    /// Queues an event; `then` runs once it is durable, before anything behind it is settled.
+    pub(super) fn event_then(
+        &self,
+        event: Event,
+        then: Box<dyn FnOnce() + Send>,
+    ) -> Result<oneshot::Receiver<()>, Stopped> {
         let text = serde_json::to_vec(&event)
             .expect("an event is made of texts and numbers, which JSON can carry");
-        self.push(entry_of_none(kind::EVENT, text.into()), Then::Apply(event))
+        let entry = entry_of_none(kind::EVENT, text.into());
+        self.push(self.shared.lock(), entry, Then::Apply(event, then))
     }
 
     /// Queues an event and waits until it is durable.
@@ -135,12 +171,16 @@ impl Committer {
         self.shared.arrived.notify_one();
     }
 
-    fn push(&self, entry: Entry, then: Then) -> Result<oneshot::Receiver<()>, Stopped> {
-        let (done, receiver) = oneshot::channel();
-        let mut queue = self.shared.lock();
+    fn push(
+        &self,
+        mut queue: MutexGuard<'_, Queue>,
+        entry: Entry,
+        then: Then,
+    ) -> Result<oneshot::Receiver<()>, Stopped> {
         if queue.stopping {
             return Err(Stopped);
         }
+        let (done, receiver) = oneshot::channel();
         queue.work.push_back(Work { entry, then, done });
         drop(queue);
         self.shared.arrived.notify_one();
@@ -158,6 +198,7 @@ pub(super) struct Owned {
     pub disk: Arc<dyn Disk>,
     pub wal: Wal,
     pub catalogue: Catalogue,
+    pub data_dir: PathBuf,
     pub checkpoint_path: PathBuf,
     pub config: Config,
     pub metrics: Metrics,
@@ -170,8 +211,16 @@ pub(super) fn start(
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(&committer.shared);
     task::critical_thread("committer", move || {
-        Thread { shared, owned, since_checkpoint: 0, checkpointing: false, dirty: HashMap::new() }
-            .run();
+        let checkpointed_bytes = owned.wal.bytes();
+        let thread = Thread {
+            shared,
+            owned,
+            checkpointed_bytes,
+            checkpointing: false,
+            since_look: LOOK_BYTES,
+            dirty: HashMap::new(),
+        };
+        thread.run();
     })
 }
 
@@ -184,8 +233,11 @@ struct CheckpointJob {
 struct Thread {
     shared: Arc<Shared>,
     owned: Owned,
-    since_checkpoint: u64,
+    /// Bytes of the commit log when the last checkpoint was begun, less what was freed since.
+    checkpointed_bytes: u64,
     checkpointing: bool,
+    /// Bytes committed since the disk's free space was looked at.
+    since_look: u64,
     dirty: HashMap<TopicPartition, Arc<Partition>>,
 }
 
@@ -218,35 +270,78 @@ impl Thread {
 
     /// Waits for work. While nothing comes in there is one wake-up, for the empty commit, and then none.
     fn next(&mut self, named_by_successor: bool) -> Next {
-        let mut queue = self.shared.lock();
         loop {
-            if let Some(commit) = queue.checkpointed.take() {
+            self.look_at_disk();
+            let shared = Arc::clone(&self.shared);
+            let mut queue = shared.lock();
+            if let Some(written) = queue.checkpointed.take() {
                 drop(queue);
-                self.checkpointing = false;
-                if let Err(error) = self.owned.wal.free_upto(commit) {
-                    task::die(74, &format!("cannot free the commit log: {error}"));
-                }
-                queue = self.shared.lock();
+                self.checkpoint_ended(written);
                 continue;
             }
-            if !queue.work.is_empty() {
+            let held =
+                self.checkpointing && self.since_checkpoint() > self.owned.config.commit_log_bytes;
+            if !queue.work.is_empty() && !held {
                 return Next::Commit(take_commit(&mut queue));
             }
-            if queue.stopping && !self.checkpointing {
+            if queue.stopping && !self.checkpointing && queue.work.is_empty() {
                 return Next::Stop;
             }
-            if named_by_successor {
-                queue = self.shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let patience = match (queue.full, named_by_successor || held) {
+                (true, _) => Some(LOOK_AGAIN),
+                (false, false) => Some(IDLE),
+                (false, true) => None,
+            };
+            let Some(patience) = patience else {
+                drop(shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner));
+                continue;
+            };
+            let (queue, timeout) = shared
+                .arrived
+                .wait_timeout(queue, patience)
+                .unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() && queue.work.is_empty() && !named_by_successor {
+                return Next::Idle;
+            }
+        }
+    }
+
+    /// Growth of the commit log since the last checkpoint was begun.
+    fn since_checkpoint(&self) -> u64 {
+        self.owned.wal.bytes().saturating_sub(self.checkpointed_bytes)
+    }
+
+    /// Frees what the checkpoint made needless; where it could not be written the old one stands, and the next is due
+    /// as usual.
+    fn checkpoint_ended(&mut self, written: Option<CommitNumber>) {
+        self.checkpointing = false;
+        let Some(commit) = written else { return };
+        match self.owned.wal.free_upto(commit) {
+            Ok(freed) => {
+                self.checkpointed_bytes = self.checkpointed_bytes.saturating_sub(freed);
+            }
+            Err(error) => task::die(74, &format!("cannot free the commit log: {error}")),
+        }
+    }
+
+    /// Batches are refused while the disk is nearly full, and taken again by themselves.
+    fn look_at_disk(&mut self) {
+        let full = self.shared.lock().full;
+        if !full && self.since_look < LOOK_BYTES {
+            return;
+        }
+        self.since_look = 0;
+        let free = self.owned.disk.free_bytes(&self.owned.data_dir);
+        let now_full = free.as_ref().is_ok_and(|free| *free < RESERVE_BYTES);
+        if now_full != full {
+            self.shared.lock().full = now_full;
+            if now_full {
+                tracing::error!(
+                    reserve_bytes = RESERVE_BYTES,
+                    "the disk is full: nothing is appended until there is room"
+                );
             } else {
-                let (guard, timeout) = self
-                    .shared
-                    .arrived
-                    .wait_timeout(queue, IDLE)
-                    .unwrap_or_else(PoisonError::into_inner);
-                queue = guard;
-                if timeout.timed_out() && queue.work.is_empty() {
-                    return Next::Idle;
-                }
+                tracing::info!("the disk has room again");
             }
         }
     }
@@ -271,8 +366,7 @@ impl Thread {
         entries.push(entry_of_none(kind::TIME, time));
         entries.extend(work.iter().map(|work| work.entry.clone()));
         let commit = self.write(&entries);
-        self.since_checkpoint +=
-            entries.iter().map(|entry| entry.payload.len() as u64).sum::<u64>();
+        self.since_look += entries.iter().map(|entry| entry.stored_bytes() as u64).sum::<u64>();
         for work in work {
             self.settle(work, commit, now_ms);
         }
@@ -284,13 +378,14 @@ impl Thread {
             Then::Write(partition) => {
                 self.write_batch(partition, &work.entry.payload, commit, now_ms);
             }
-            Then::Apply(event) => {
+            Then::Apply(event, then) => {
                 if let Event::TopicDeleted { topic } = &event {
                     self.dirty.retain(|id, _| id.topic != *topic);
                 }
                 if let Err(error) = self.owned.catalogue.apply(event) {
                     tracing::warn!(%error, "an event came too late for its topic");
                 }
+                then();
             }
         }
         // The asker may be gone; what was committed stands all the same.
@@ -323,11 +418,14 @@ impl Thread {
     }
 
     fn checkpoint_when_due(&mut self) {
-        if self.checkpointing || self.since_checkpoint < self.owned.config.checkpoint_bytes {
+        if self.checkpointing || self.since_checkpoint() < self.owned.config.checkpoint_bytes {
             return;
         }
-        self.since_checkpoint = 0;
+        self.checkpointed_bytes = self.owned.wal.bytes();
         self.checkpointing = true;
+        let now_ms = clock::wall_ms();
+        self.owned.catalogue.expire_producers(now_ms);
+        self.dirty.values().for_each(|partition| partition.expire_producers(now_ms));
         let job = CheckpointJob {
             checkpoint: Checkpoint {
                 commit: self.owned.wal.last_commit(),
@@ -342,9 +440,15 @@ impl Thread {
         let metrics = self.owned.metrics.clone();
         let started = task::critical_thread("checkpoint", move || {
             let commit = job.checkpoint.commit;
-            carry_out(&job, &*disk, &path);
+            let written = match carry_out(&job, &*disk, &path) {
+                Ok(()) => Some(commit),
+                Err(error) => {
+                    tracing::error!(%error, "no checkpoint: the commit log is kept, and it is tried again");
+                    None
+                }
+            };
             metrics.checkpointed();
-            shared.lock().checkpointed = Some(commit);
+            shared.lock().checkpointed = Some(written);
             shared.arrived.notify_one();
         });
         if let Err(error) = started {
@@ -361,20 +465,24 @@ impl Thread {
             },
             dirty: self.dirty.drain().map(|(_, partition)| partition).collect(),
         };
-        carry_out(&job, &*self.owned.disk, &self.owned.checkpoint_path);
+        if let Err(error) = carry_out(&job, &*self.owned.disk, &self.owned.checkpoint_path) {
+            tracing::error!(%error, "no checkpoint: the next start recovers from the commit log");
+        }
     }
 }
 
 /// Syncs the segments, then writes the checkpoint that says so.
-fn carry_out(job: &CheckpointJob, disk: &dyn Disk, path: &std::path::Path) {
+fn carry_out(
+    job: &CheckpointJob,
+    disk: &dyn Disk,
+    path: &std::path::Path,
+) -> Result<(), CheckpointError> {
     for partition in &job.dirty {
         if let Err(error) = partition.sync_segments() {
             task::die(74, &format!("segments of {} cannot be synced: {error}", partition.id()));
         }
     }
-    if let Err(error) = job.checkpoint.write(disk, path) {
-        task::die(74, &error.to_string());
-    }
+    job.checkpoint.write(disk, path)
 }
 
 /// As much as one commit may hold, in order. Room is left for the time.
@@ -389,7 +497,10 @@ fn take_commit(queue: &mut Queue) -> Vec<Work> {
         })
         .count()
         .max(1);
-    queue.work.drain(..count).collect()
+    let taken: Vec<Work> = queue.work.drain(..count).collect();
+    let batches = taken.iter().filter(|work| matches!(work.then, Then::Write(_)));
+    queue.bytes -= batches.map(|work| work.entry.payload.len()).sum::<usize>();
+    taken
 }
 
 /// More than the head and payload of an entry that is no batch's take.

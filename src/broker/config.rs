@@ -17,6 +17,8 @@ pub struct Config {
     pub memory_budget_bytes: usize,
     /// A checkpoint is written when so much was committed since the last.
     pub checkpoint_bytes: u64,
+    /// Nothing is committed while the commit log above the last checkpoint is longer: it bounds recovery.
+    pub commit_log_bytes: u64,
     /// Size at which the commit log goes on in another file.
     pub commit_log_file_bytes: u64,
 }
@@ -32,6 +34,7 @@ impl Config {
             auto_create_topics: true,
             memory_budget_bytes: 512 << 20,
             checkpoint_bytes: 256 << 20,
+            commit_log_bytes: 1 << 30,
             commit_log_file_bytes: 64 << 20,
         }
     }

@@ -41,6 +41,12 @@ pub enum AppendError {
     /// The topic was deleted.
     #[error("the topic was deleted")]
     Deleted,
+    /// The disk has no room but the reserve for deletions.
+    #[error("the disk of the data directory is full: free some space, or delete topics")]
+    DiskFull,
+    /// More waits for its sync than the memory budget allows.
+    #[error("too much waits for the disk: try again")]
+    Busy,
     /// The broker stops; the batch may or may not be there after the restart.
     #[error("the broker is stopping")]
     Stopping,
@@ -183,16 +189,19 @@ pub enum VdiskTopicError {
     Delete(#[from] DeleteTopicError),
 }
 
-/// Why options were not set.
+/// Why a vdisk's block size was not set.
 #[derive(Debug, thiserror::Error)]
-pub enum OptionsError {
-    /// No such topic.
-    #[error("no such topic")]
+pub enum BlockSizeError {
+    /// No such vdisk.
+    #[error("no such vdisk")]
     Unknown,
-    /// Not an option, or not its value.
-    #[error(transparent)]
-    Option(#[from] OptionError),
-    /// The broker stops; they may be set after the restart.
+    /// It has one, for ever.
+    #[error("the vdisk has blocks of {bytes} bytes already")]
+    Set {
+        /// In bytes.
+        bytes: u32,
+    },
+    /// The broker stops; it may be set after the restart.
     #[error("the broker is stopping")]
     Stopping,
 }
@@ -258,6 +267,18 @@ pub enum OpenError {
         topic: TopicName,
         /// Why.
         source: log::Error,
+    },
+    /// The first records of a local log are gone.
+    #[error(
+        "the local log of topic `{topic}` begins at offset {found}, {expected} is expected: put the missing segment files back, or rebuild with an empty data directory from the shard servers"
+    )]
+    MissingFront {
+        /// The topic.
+        topic: TopicName,
+        /// As the catalogue says.
+        expected: Offset,
+        /// As the files say.
+        found: Offset,
     },
     /// What the commit log says does not fit together.
     #[error(transparent)]

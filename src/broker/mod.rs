@@ -37,6 +37,7 @@
 //! To add a topic option: a row in `topic_config.rs`. A durable fact: a variant of `catalogue::Event` and its line in
 //! `apply`. A failure that clients can see: a variant in `error.rs`; the compiler then asks each front end for its code.
 
+mod adopt;
 mod broker;
 mod catalogue;
 mod checkpoint;
@@ -47,12 +48,13 @@ mod error;
 mod metrics;
 mod partition;
 mod recovery;
+mod shipping;
 mod topic_config;
 mod topics;
 pub mod vdisk;
 pub mod vdisks;
 
-pub use broker::{Adopted, Broker, NewTopic};
+pub use broker::{Adopted, Broker, NewTopic, TopicPlan};
 pub use catalogue::{
     AppendMark, Catalogue, EpochStart, Event, FragmentHead, FragmentIntent, PartitionState, Run,
     TopicState,
@@ -62,7 +64,7 @@ pub use committer::Stopped;
 pub use config::Config;
 pub use data_dir::DataDir;
 pub use error::{
-    AppendError, CreateTopicError, DeleteTopicError, OpenError, OptionsError, ProducerIdError,
+    AppendError, BlockSizeError, CreateTopicError, DeleteTopicError, OpenError, ProducerIdError,
     ReadError, VdiskTopicError,
 };
 pub use metrics::Metrics;

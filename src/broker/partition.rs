@@ -1,22 +1,51 @@
 //! The one face of a partition: append, read, offsets. A caller cannot tell where a record lies.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
-use super::catalogue::{AppendMark, EpochStart, Event, PartitionState, Run};
+use super::catalogue::{
+    AppendMark, EpochStart, Event, PRODUCER_AGE_MS, PartitionState, Run, add_mark, add_run,
+    forget_marks_below,
+};
 use super::committer::{Committer, Stopped};
 use super::error::{AppendError, ReadError};
 use super::metrics::Metrics;
 use super::topic_config::{TimestampType, TopicOptions};
-use crate::clock;
 use crate::log::{self, Log, ProducerStates, Reader, Verdict};
 use crate::record::{self, BatchHeader};
+use crate::tier::ShipHandle;
 use crate::types::{
     CommitNumber, LeaderEpoch, Offset, Sequence, TopicName, TopicPartition, Watermarks, limits,
 };
+use crate::{clock, task};
+
+/// Where the rest of a partition's log lies when it is not on local disk.
+pub(super) trait ColdReader: Send + Sync + std::fmt::Debug {
+    /// Whole batches from the one containing `from`, one at least, about `max_bytes`, all below `upto`.
+    fn read(
+        self: Arc<Self>,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+    ) -> futures_util::future::BoxFuture<'static, Result<Bytes, ReadError>>;
+
+    /// The first record below `upto` stamped at or above `timestamp_ms`.
+    fn offset_for_timestamp(
+        self: Arc<Self>,
+        timestamp_ms: i64,
+        upto: Offset,
+    ) -> futures_util::future::BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>>;
+
+    /// The first record below `upto` with the highest timestamp.
+    fn max_timestamp(
+        self: Arc<Self>,
+        upto: Offset,
+    ) -> futures_util::future::BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>>;
+}
 
 /// Who appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +91,14 @@ struct Turn {
     deleted: bool,
 }
 
+/// A batch whose place is fixed.
+struct Queued {
+    base_offset: Offset,
+    timestamp_ms: i64,
+    /// `None` when the batch is there already.
+    receiver: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
 /// A partition of a topic. One for each, shared by all.
 pub struct Partition {
     id: TopicPartition,
@@ -71,6 +108,9 @@ pub struct Partition {
     log: RwLock<Log>,
     watermarks: watch::Sender<Watermarks>,
     ship_to: watch::Sender<Offset>,
+    cold: RwLock<Option<Arc<dyn ColdReader>>>,
+    shipper: Mutex<Option<ShipHandle>>,
+    gone: AtomicBool,
     committer: Committer,
     metrics: Metrics,
 }
@@ -98,21 +138,23 @@ impl Partition {
         log: Log,
         parts: Parts,
     ) -> Arc<Self> {
-        let local_start = if log.end_offset() > log.start_offset() {
-            log.start_offset().max(state.local_start)
-        } else {
-            state.local_start
-        };
-        let shipped = if state.ships { state.shipped().max(local_start) } else { local_start };
-        let watermarks = Watermarks {
+        let local_start = state.local_start;
+        let mut watermarks = Watermarks {
             log_start: state.log_start,
             local_start,
-            complete: if state.ships { state.complete.max(local_start) } else { local_start },
-            shipped,
+            complete: local_start,
+            shipped: local_start,
             high_watermark: state.log_end,
             log_end: state.log_end,
         };
-        watermarks.assert_ordered();
+        if state.ships {
+            // After a rebuild the local log begins where shipping ended: what lies below has no local copy whose
+            // deletion must wait, so it counts as complete here, and the tier says which fragments lack shards.
+            watermarks.complete = state.complete.max(local_start);
+            watermarks.shipped = state.shipped().max(watermarks.complete);
+        }
+        // Recovery checked what it read, and a new topic is in order by its making.
+        assert_eq!(watermarks.broken_order(), None, "{watermarks:?}");
         Arc::new(Self {
             id,
             topic: parts.topic,
@@ -128,7 +170,10 @@ impl Partition {
             }),
             log: RwLock::new(log),
             watermarks: watch::Sender::new(watermarks),
-            ship_to: watch::Sender::new(shipped),
+            ship_to: watch::Sender::new(watermarks.shipped),
+            cold: RwLock::new(None),
+            shipper: Mutex::new(None),
+            gone: AtomicBool::new(false),
             committer: parts.committer,
             metrics: parts.metrics,
         })
@@ -208,12 +253,14 @@ impl Partition {
         let header = self.check(&batch, origin)?;
         let now_ms = clock::wall_ms();
         let mut batch = BytesMut::from(batch);
-        let mut log_append_time_ms = -1;
-        if self.options().timestamp_type == TimestampType::LogAppendTime {
+        let by_append = self.options().timestamp_type == TimestampType::LogAppendTime;
+        if by_append {
             record::set_log_append_time(&mut batch, now_ms);
-            log_append_time_ms = now_ms;
+        } else if header.is_log_append_time() {
+            record::clear_log_append_time(&mut batch);
         }
-        let (base_offset, receiver) = self.queue(batch, header, now_ms)?;
+        let header = BatchHeader::parse(&batch).map_err(AppendError::from_header)?;
+        let Queued { base_offset, timestamp_ms, receiver } = self.queue(batch, header, now_ms)?;
         let partition = Arc::clone(self);
         Ok(async move {
             match receiver {
@@ -221,6 +268,7 @@ impl Partition {
                 // Sent again while the first one is still on its way: its commit answers both.
                 None => partition.committed(base_offset).await?,
             }
+            let log_append_time_ms = if by_append { timestamp_ms } else { -1 };
             let log_start_offset = partition.watermarks().log_start;
             Ok(AppendResult { base_offset, log_append_time_ms, log_start_offset })
         })
@@ -248,13 +296,13 @@ impl Partition {
         Ok(header)
     }
 
-    /// The turn: producer check, offsets, queue. `None` when the batch is there already.
+    /// The turn: producer check, offsets, queue.
     fn queue(
         self: &Arc<Self>,
         mut batch: BytesMut,
         mut header: BatchHeader,
         now_ms: i64,
-    ) -> Result<(Offset, Option<tokio::sync::oneshot::Receiver<()>>), AppendError> {
+    ) -> Result<Queued, AppendError> {
         let mut turn = self.turn();
         if turn.deleted {
             return Err(AppendError::Deleted);
@@ -262,7 +310,9 @@ impl Partition {
         if header.producer_id >= 0 {
             match turn.producers.check(&header)? {
                 Verdict::Append => {}
-                Verdict::Duplicate { base_offset, .. } => return Ok((base_offset, None)),
+                Verdict::Duplicate { base_offset, timestamp } => {
+                    return Ok(Queued { base_offset, timestamp_ms: timestamp, receiver: None });
+                }
             }
         }
         header.base_offset = turn.next_offset;
@@ -272,10 +322,7 @@ impl Partition {
         // Before the batch is queued: the committer may be through with it before this turn ends.
         self.set_log_end(header.next_offset());
         let queued = self.committer.append(Arc::clone(self), batch.freeze());
-        let receiver = queued.map_err(|Stopped| {
-            self.set_log_end(header.base_offset);
-            AppendError::Stopping
-        })?;
+        let receiver = queued.inspect_err(|_| self.set_log_end(header.base_offset))?;
         if header.producer_id >= 0 {
             turn.producers.apply(&header, now_ms);
         }
@@ -286,7 +333,8 @@ impl Partition {
         turn.next_offset = header.next_offset();
         drop(turn);
         self.metrics.appended(bytes);
-        Ok((header.base_offset, Some(receiver)))
+        let (base_offset, timestamp_ms) = (header.base_offset, header.max_timestamp);
+        Ok(Queued { base_offset, timestamp_ms, receiver: Some(receiver) })
     }
 
     /// Nobody waits for the log end, so nobody is woken.
@@ -314,7 +362,7 @@ impl Partition {
         let run = Run { first_offset: turn.next_offset, first_sequence };
         let event = Event::RunStarted { topic: self.id.topic, run };
         let receiver = self.committer.event(event).map_err(|Stopped| AppendError::Stopping)?;
-        turn.runs.push(run);
+        add_run(&mut turn.runs, run);
         drop(turn);
         Ok(async move { receiver.await.map_err(|_| AppendError::Stopping) })
     }
@@ -356,8 +404,19 @@ impl Partition {
         if from == marks.high_watermark {
             return Ok(Bytes::new());
         }
+        if from < marks.local_start {
+            return self.cold()?.read(from, marks.local_start, max_bytes).await;
+        }
         let reader = self.reader();
-        Ok(blocking(move || reader.read(from, marks.high_watermark, max_bytes)).await??)
+        let result = blocking(move || reader.read(from, marks.high_watermark, max_bytes)).await?;
+        match result {
+            // Local segments were deleted between the look at the watermarks and the read.
+            Err(log::Error::OutOfRange { .. }) if self.watermarks().local_start > from => {
+                let upto = self.watermarks().local_start;
+                self.cold()?.read(from, upto, max_bytes).await
+            }
+            other => other.map_err(ReadError::from),
+        }
     }
 
     /// The first record stamped at or above `timestamp_ms`.
@@ -369,6 +428,12 @@ impl Partition {
         timestamp_ms: i64,
     ) -> Result<Option<TimestampedOffset>, ReadError> {
         let marks = self.watermarks();
+        if marks.log_start < marks.local_start {
+            let found = self.cold()?.offset_for_timestamp(timestamp_ms, marks.local_start).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
         let reader = self.reader();
         let found =
             blocking(move || reader.offset_for_timestamp(timestamp_ms, marks.high_watermark))
@@ -382,14 +447,32 @@ impl Partition {
     /// [`ReadError`].
     pub async fn max_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
         let marks = self.watermarks();
+        let cold = if marks.log_start < marks.local_start {
+            self.cold()?.max_timestamp(marks.local_start).await?
+        } else {
+            None
+        };
         let reader = self.reader();
         let local = blocking(move || reader.max_timestamp(marks.high_watermark)).await??;
-        Ok(local.map(TimestampedOffset::from))
+        let local = local.map(TimestampedOffset::from);
+        Ok(match (cold, local) {
+            (Some(cold), Some(local)) if local.timestamp_ms > cold.timestamp_ms => Some(local),
+            (None, local) => local,
+            (cold, _) => cold,
+        })
     }
 
     /// The local log, for reading outside of every lock.
     pub(super) fn reader(&self) -> Reader {
         self.log.read().unwrap_or_else(PoisonError::into_inner).reader()
+    }
+
+    fn cold(&self) -> Result<Arc<dyn ColdReader>, ReadError> {
+        self.cold
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or(ReadError::Unavailable { why: "no shard servers are configured".to_owned() })
     }
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
@@ -415,9 +498,7 @@ impl Partition {
         if self.options().ships {
             let mut turn = self.turn();
             let first_offset = self.watermarks.borrow().high_watermark;
-            if turn.marks.last().is_none_or(|mark| mark.commit != commit) {
-                turn.marks.push(AppendMark { first_offset, commit, appended_ms });
-            }
+            add_mark(&mut turn.marks, AppendMark { first_offset, commit, appended_ms });
         }
         self.move_watermarks(|marks| marks.high_watermark = end);
         Ok(())
@@ -426,7 +507,10 @@ impl Partition {
     /// Syncs what was written to the segments so far.
     pub(super) fn sync_segments(&self) -> Result<(), log::Error> {
         let dirty = self.log.write().unwrap_or_else(PoisonError::into_inner).take_dirty();
-        dirty.sync()
+        match dirty.sync() {
+            Err(_) if self.gone.load(Ordering::SeqCst) => Ok(()),
+            other => other,
+        }
     }
 
     /// Refuses every later append and wakes all who wait.
@@ -435,18 +519,97 @@ impl Partition {
         self.watermarks.send_modify(|_| ());
     }
 
-    /// Changes watermarks and checks their order.
-    pub(super) fn move_watermarks(&self, change: impl FnOnce(&mut Watermarks)) {
-        self.watermarks.send_modify(|marks| {
-            change(marks);
-            if marks.complete < marks.local_start {
-                marks.complete = marks.local_start;
-            }
-            if marks.shipped < marks.complete {
-                marks.shipped = marks.complete;
-            }
-            marks.assert_ordered();
+    /// Lets the tier read what is no longer on local disk.
+    pub(super) fn set_cold(&self, cold: Arc<dyn ColdReader>) {
+        *self.cold.write().unwrap_or_else(PoisonError::into_inner) = Some(cold);
+    }
+
+    pub(super) fn set_shipper(&self, handle: ShipHandle) {
+        *self.shipper.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    }
+
+    /// Ends shipping; on return nothing of it is under way.
+    pub(super) async fn stop_shipping(&self) {
+        let handle = self.shipper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle {
+            handle.stop().await;
+        }
+    }
+
+    /// Exclusive bound up to which shipping was asked for.
+    pub(super) fn ship_to(&self) -> watch::Receiver<Offset> {
+        self.ship_to.subscribe()
+    }
+
+    /// The marks that cover `[from, upto)`; the first may begin below `from`.
+    pub(super) fn marks(&self, from: Offset, upto: Offset) -> Vec<AppendMark> {
+        let turn = self.turn();
+        let first = turn.marks.partition_point(|mark| mark.first_offset <= from).saturating_sub(1);
+        let marks = turn.marks.get(first..).unwrap_or_default();
+        marks.iter().take_while(|mark| mark.first_offset < upto).copied().collect()
+    }
+
+    /// Later batches are written in this epoch at least. Nobody is shown it before it is durable.
+    pub(super) fn raise_epoch(self: &Arc<Self>, at_least: LeaderEpoch) {
+        let TopicPartition { topic, partition } = self.id;
+        let event = Event::EpochRaised { topic, partition, epoch: at_least };
+        let this = Arc::clone(self);
+        let then = Box::new(move || {
+            let mut turn = this.turn();
+            turn.epoch = turn.epoch.max(at_least);
         });
+        // A broker that stops raises it again at its next start.
+        drop(self.committer.event_then(event, then));
+    }
+
+    /// Makes an event about this partition durable.
+    pub(super) async fn record(&self, event: Event) -> Result<(), Stopped> {
+        self.committer.record(event).await
+    }
+
+    /// Everything below `shipped` is on the shard servers.
+    pub(super) fn shipped_upto(&self, shipped: Offset) {
+        forget_marks_below(&mut self.turn().marks, shipped);
+        self.move_watermarks(|marks| marks.shipped = marks.shipped.max(shipped));
+    }
+
+    /// Everything below `complete` was read back and verified.
+    pub(super) fn completed_upto(&self, complete: Offset) {
+        self.move_watermarks(|marks| marks.complete = marks.complete.max(complete));
+    }
+
+    /// Changes watermarks. Where their order would not hold afterwards the process ends: going on would delete or show
+    /// what must not be.
+    pub(super) fn move_watermarks(&self, change: impl FnOnce(&mut Watermarks)) {
+        self.watermarks.send_if_modified(|marks| {
+            let before = *marks;
+            let mut after = before;
+            change(&mut after);
+            if let Some(broken) = after.broken_order() {
+                task::die(70, &format!("{broken} in {}: {after:?}", self.id));
+            }
+            *marks = after;
+            after != before
+        });
+    }
+
+    /// Refuses every later append if nothing was ever appended, and says whether it does.
+    pub(super) fn mark_deleted_if_empty(&self) -> bool {
+        let mut turn = self.turn();
+        if turn.next_offset == self.watermarks.borrow().log_start {
+            turn.deleted = true;
+        }
+        turn.deleted
+    }
+
+    /// The files are about to be unlinked: from here on nothing about them can fail.
+    pub(super) fn mark_gone(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
+    /// Forgets producers that wrote nothing for long.
+    pub(super) fn expire_producers(&self, now_ms: i64) {
+        self.turn().producers.expire(now_ms, PRODUCER_AGE_MS);
     }
 }
 

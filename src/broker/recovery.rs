@@ -4,7 +4,7 @@
 //! what the page cache shows there is never believed, for after a failed sync it shows what the disk does not have.
 //! The segments are synced and a new checkpoint is written before anyone is served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ use super::topic_config::TopicOptions;
 use crate::disk::Disk;
 use crate::log::{self, Log};
 use crate::record::Batches;
-use crate::types::{CommitNumber, TopicId, TopicName, TopicPartition};
-use crate::wal::{self, Entry, Wal};
+use crate::types::{CommitNumber, Offset, TopicId, TopicName, TopicPartition};
+use crate::wal::{self, Entry, ReplayError, Wal};
 
 /// A data directory ready to be served.
 pub(super) struct Recovered {
@@ -71,18 +71,50 @@ pub(super) fn recover(
         replay.open_all()?;
         return Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs });
     };
+    let open = |replay: &mut dyn FnMut(CommitNumber, Vec<Entry>) -> Result<(), ReplayError>| {
+        Wal::open(Arc::clone(disk), &dir, data_dir.id, checkpoint.commit, config, replay)
+    };
+    // The whole commit log is read once before a segment is cut: what it cannot give back must not be taken away.
+    let mut future = Future::default();
+    drop(open(&mut |commit, entries| Ok(future.commit(commit, &entries)?))?);
     let mut replay = Replay::new(data_dir, checkpoint.catalogue);
+    replay.forget(future)?;
     replay.open_all()?;
-    let mut wal = Wal::open(
-        Arc::clone(disk),
-        &dir,
-        data_dir.id,
-        checkpoint.commit,
-        config,
-        &mut |commit, entries| Ok(replay.commit(commit, entries)?),
-    )?;
+    let mut wal = open(&mut |commit, entries| Ok(replay.commit(commit, entries)?))?;
     replay.finish(&mut wal, checkpoint.commit, checkpoint.clean, &path)?;
     Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs })
+}
+
+/// What the commit log says of the fate of topics, read before anything is opened.
+#[derive(Default)]
+struct Future {
+    deleted: HashSet<TopicId>,
+    local_starts: HashMap<TopicPartition, Offset>,
+}
+
+impl Future {
+    fn commit(&mut self, commit: CommitNumber, entries: &[Entry]) -> Result<(), OpenError> {
+        for entry in entries.iter().filter(|entry| entry.kind == kind::EVENT) {
+            match decode_event(commit, entry)? {
+                Event::TopicDeleted { topic } => {
+                    self.deleted.insert(topic);
+                }
+                Event::LocalStartMoved { topic, partition, local_start } => {
+                    self.local_starts.insert(TopicPartition { topic, partition }, local_start);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn decode_event(commit: CommitNumber, entry: &Entry) -> Result<Event, OpenError> {
+    serde_json::from_slice(&entry.payload).map_err(|error| OpenError::UnknownEntry {
+        commit,
+        kind: entry.kind,
+        what: error.to_string(),
+    })
 }
 
 struct Replay {
@@ -90,6 +122,8 @@ struct Replay {
     data_dir: PathBuf,
     catalogue: Catalogue,
     logs: HashMap<TopicPartition, Log>,
+    /// Topics that are deleted somewhere above the checkpoint: nothing of them is written again.
+    deleted: HashSet<TopicId>,
     now_ms: i64,
     replayed: u64,
 }
@@ -101,9 +135,26 @@ impl Replay {
             data_dir: data_dir.path.clone(),
             catalogue,
             logs: HashMap::new(),
+            deleted: HashSet::new(),
             now_ms: 0,
             replayed: 0,
         }
+    }
+
+    /// Takes topics away that are deleted later on, and moves local starts to where they will be: what was unlinked is
+    /// not looked for. A topic that took over such a name lies wholly above the checkpoint, and is written again.
+    fn forget(&mut self, future: Future) -> Result<(), OpenError> {
+        for topic in &future.deleted {
+            self.delete(*topic)?;
+        }
+        for (id, local_start) in future.local_starts {
+            let event =
+                Event::LocalStartMoved { topic: id.topic, partition: id.partition, local_start };
+            // Of a topic that is created later, or deleted.
+            self.catalogue.apply(event).ok();
+        }
+        self.deleted = future.deleted;
+        Ok(())
     }
 
     fn open_all(&mut self) -> Result<(), OpenError> {
@@ -137,6 +188,13 @@ impl Replay {
             log_config(&options),
         )
         .map_err(|source| OpenError::Log { topic: topic.name.clone(), source })?;
+        if log.start_offset() > state.local_start {
+            return Err(OpenError::MissingFront {
+                topic: topic.name.clone(),
+                expected: state.local_start,
+                found: log.start_offset(),
+            });
+        }
         self.logs.insert(id, log);
         Ok(())
     }
@@ -155,9 +213,7 @@ impl Replay {
                     self.now_ms = i64::from_le_bytes(bytes);
                 }
                 kind::EVENT => {
-                    let event = serde_json::from_slice(&entry.payload)
-                        .map_err(|error| unknown(&error.to_string()))?;
-                    self.event(event)?;
+                    self.event(decode_event(commit, &entry)?)?;
                 }
                 kind::BATCHES => {
                     let id = TopicPartition { topic: entry.topic, partition: entry.partition };
@@ -197,7 +253,9 @@ impl Replay {
 
     fn event(&mut self, event: Event) -> Result<(), OpenError> {
         match event {
-            Event::TopicDeleted { topic } => self.delete(topic),
+            // Done before the first log was opened.
+            Event::TopicDeleted { .. } => Ok(()),
+            Event::TopicCreated(state) if self.deleted.contains(&state.id) => Ok(()),
             Event::TopicCreated(state) => {
                 let id = state.id;
                 let count = state.partitions.len();
@@ -218,13 +276,14 @@ impl Replay {
     }
 
     fn delete(&mut self, topic: TopicId) -> Result<(), OpenError> {
-        let Some(state) = self.catalogue.topics.get(&topic).cloned() else { return Ok(()) };
-        self.catalogue.apply(Event::TopicDeleted { topic })?;
+        let Some(state) = self.catalogue.topics.remove(&topic) else { return Ok(()) };
         for partition in (0..).take(state.partitions.len()) {
-            if let Some(log) = self.logs.remove(&TopicPartition { topic, partition }) {
-                log.remove()
-                    .map_err(|source| OpenError::Log { topic: state.name.clone(), source })?;
-            }
+            let dir = partition_dir(&self.data_dir, &state.name, partition);
+            self.disk.remove_dir_all(&dir).map_err(|source| OpenError::Io {
+                op: "remove",
+                path: dir.display().to_string(),
+                source,
+            })?;
         }
         Ok(())
     }

@@ -14,6 +14,10 @@ use crate::types::{ClusterId, Offset, TopicId};
 use std::sync::Arc;
 
 fn start(disk: &SimDisk) -> Arc<Broker> {
+    try_start(disk).unwrap()
+}
+
+fn try_start(disk: &SimDisk) -> Result<Arc<Broker>, OpenError> {
     let path = PathBuf::from("/data");
     let mut data_dir =
         DataDir::open(Arc::new(disk.clone()) as Arc<dyn Disk>, &path, [5; 16]).unwrap();
@@ -24,11 +28,11 @@ fn start(disk: &SimDisk) -> Arc<Broker> {
     config.commit_log_file_bytes = 64 * 1024;
     config.checkpoint_bytes = 48 * 1024;
     let metrics = Metrics::new(&mut Registry::default());
-    Broker::open(config, &data_dir, Adopted::default(), cluster, metrics).unwrap()
+    Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics)
 }
 
 fn plain(name: &str, partitions: i32) -> NewTopic {
-    NewTopic { name: name.to_owned(), partitions, options: Vec::new(), validate_only: false }
+    NewTopic { name: name.to_owned(), partitions, options: Vec::new() }
 }
 
 fn batch(values: &[String]) -> Bytes {
@@ -210,9 +214,7 @@ async fn names_and_options_are_checked_before_anything_is_made() {
     let mut odd = plain("x", 1);
     odd.options = vec![("no.such".to_owned(), Some("1".to_owned()))];
     assert!(matches!(refused(odd).await, CreateTopicError::Option(_)));
-    let mut only = plain("x", 1);
-    only.validate_only = true;
-    broker.create_topic(only).await.unwrap();
+    assert_eq!(broker.check_topic(plain("x", 3)).unwrap().partitions, 3);
     assert!(broker.topic("x").is_none());
     assert_eq!(broker.topics().len(), 1);
     broker.stop();
@@ -246,10 +248,12 @@ async fn an_empty_plain_topic_becomes_a_vdisks_and_any_other_is_refused() {
             Err(VdiskTopicError::NotAVdisk { .. })
         ));
     }
-    broker
-        .set_options(vdisk.id(), vec![("tlog.block.size".to_owned(), Some("512".to_owned()))])
-        .await
-        .unwrap();
+    broker.set_block_size(vdisk.id(), 512).await.unwrap();
+    broker.set_block_size(vdisk.id(), 512).await.unwrap();
+    assert!(matches!(
+        broker.set_block_size(vdisk.id(), 1024).await,
+        Err(BlockSizeError::Set { bytes: 512 })
+    ));
     let again = start(&disk.crash(2));
     let vdisk = again.topic("v").unwrap();
     assert_eq!(vdisk.options().block_size, Some(512));
@@ -258,6 +262,110 @@ async fn an_empty_plain_topic_becomes_a_vdisks_and_any_other_is_refused() {
         [Run { first_offset: 1, first_sequence: crate::types::Sequence(1) }]
     );
     again.stop();
+    broker.stop();
+}
+
+/// A topic with records below the checkpoint and records above it.
+async fn two_lives(disk: &SimDisk) -> (Arc<Broker>, Arc<Topic>) {
+    let broker = start(disk);
+    let topic = broker.create_topic(plain("t", 1)).await.unwrap();
+    append(topic.partition(0).unwrap(), batch(&["below".to_owned()])).await;
+    broker.stop();
+    let broker = start(disk);
+    let topic = broker.topic("t").unwrap();
+    for n in 0..5 {
+        append(topic.partition(0).unwrap(), batch(&[format!("above {n}")])).await;
+    }
+    (broker, topic)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_below_the_checkpoint_can_be_deleted_and_its_name_used_again_before_a_crash() {
+    let disk = SimDisk::new();
+    let (broker, old) = two_lives(&disk).await;
+    broker.delete_topic(old.id()).await.unwrap();
+    for seed in 0..10 {
+        let again = start(&disk.crash(seed));
+        assert!(again.topics().is_empty());
+        again.stop();
+    }
+    let new = broker.create_topic(plain("t", 1)).await.unwrap();
+    append(new.partition(0).unwrap(), batch(&["new".to_owned()])).await;
+    for seed in 0..10 {
+        let again = start(&disk.crash(seed));
+        let topic = again.topic("t").unwrap();
+        assert_eq!(contents(topic.partition(0).unwrap()).await, [(0, "new".to_owned())]);
+        again.stop();
+    }
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_commit_log_refuses_the_start_and_takes_nothing_from_the_segments() {
+    let disk = SimDisk::new();
+    let (broker, _) = two_lives(&disk).await;
+    let dead = disk.restart();
+    broker.stop();
+    let dir = PathBuf::from("/data/commitlog");
+    let newest = dead.list(&dir).unwrap().pop().unwrap();
+    let file = dir.join(newest);
+    let bytes = dead.read_all(&file, 1 << 20).unwrap();
+    let at = bytes.windows(7).position(|text| text == b"above 1").unwrap();
+    dead.flip(&file, at, 1);
+    let segment = PathBuf::from("/data/t-0/00000000000000000000.log");
+    let before = dead.read_all(&segment, 1 << 20).unwrap();
+    assert!(matches!(try_start(&dead), Err(OpenError::Wal(crate::wal::Error::Corrupt { .. }))));
+    assert_eq!(dead.read_all(&segment, 1 << 20).unwrap(), before);
+    // Repaired, everything is there.
+    dead.flip(&file, at, 1);
+    let broker = start(&dead);
+    let topic = broker.topic("t").unwrap();
+    assert_eq!(contents(topic.partition(0).unwrap()).await.len(), 6);
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_first_segment_is_said_and_not_passed_over() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let mut small = plain("t", 1);
+    small.options = vec![("segment.bytes".to_owned(), Some((1 << 20).to_string()))];
+    let topic = broker.create_topic(small).await.unwrap();
+    for _ in 0..3 {
+        append(topic.partition(0).unwrap(), batch(&["x".repeat(700_000)])).await;
+    }
+    broker.stop();
+    disk.remove_file(&PathBuf::from("/data/t-0/00000000000000000000.log")).unwrap();
+    let refused = try_start(&disk).unwrap_err();
+    assert!(matches!(refused, OpenError::MissingFront { expected: 0, found: 1, .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_sent_again_is_answered_with_the_time_of_its_append() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let mut stamped = plain("t", 1);
+    stamped.options = vec![("message.timestamp.type".to_owned(), Some("LogAppendTime".to_owned()))];
+    let topic = broker.create_topic(stamped).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    let first = partition.append(sequenced("a", 7, 0), Origin::Kafka).unwrap().await.unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(3));
+    let again = partition.append(sequenced("a", 7, 0), Origin::Kafka).unwrap().await.unwrap();
+    assert!(first.log_append_time_ms > 1_000);
+    assert_eq!(again, first);
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_does_not_choose_whose_clock_a_topic_goes_by() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let topic = broker.create_topic(plain("t", 1)).await.unwrap();
+    let mut bytes = batch(&["a".to_owned()]).to_vec();
+    crate::record::set_log_append_time(&mut bytes, 77);
+    append(topic.partition(0).unwrap(), bytes.into()).await;
+    let stored = topic.partition(0).unwrap().read(0, 1000).await.unwrap();
+    assert!(!crate::record::BatchHeader::parse(&stored).unwrap().is_log_append_time());
     broker.stop();
 }
 

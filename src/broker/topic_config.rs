@@ -86,6 +86,9 @@ enum Kind {
     Text,
 }
 
+/// Texts are kept in every checkpoint.
+const TEXT_BYTES: usize = 1024;
+
 const MS: Kind = Kind::Int { min: 0, max: i64::MAX, expected: "milliseconds from 0" };
 const MS_OR_NONE: Kind =
     Kind::Int { min: -1, max: i64::MAX, expected: "milliseconds, or -1 for no bound" };
@@ -239,7 +242,8 @@ pub fn check_option(key: &str, value: &str) -> Result<(), OptionError> {
         },
         Kind::Choice(choices, _) if choices.contains(&value) => return Ok(()),
         Kind::Choice(_, expected) => expected,
-        Kind::Text => return Ok(()),
+        Kind::Text if value.len() <= TEXT_BYTES => return Ok(()),
+        Kind::Text => "a text of at most 1024 bytes",
     };
     Err(OptionError::Invalid {
         key: key.to_owned(),

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::catalogue::BLOCK_SIZE;
 use super::partition::Partition;
 use super::topic_config::TopicOptions;
+use crate::tier::TopicInfo;
 use crate::types::{TopicId, TopicName};
 
 /// A topic. Handlers keep it as long as they like; [`Topic::is_deleted`] says when it is gone.
@@ -13,19 +15,24 @@ pub struct Topic {
     id: TopicId,
     name: TopicName,
     options: Arc<RwLock<Arc<TopicOptions>>>,
-    set: RwLock<BTreeMap<String, String>>,
+    /// As the shard servers are to know it.
+    info: RwLock<TopicInfo>,
     partitions: Vec<Arc<Partition>>,
 }
 
 impl Topic {
     pub(super) fn new(
-        id: TopicId,
-        name: TopicName,
-        set: BTreeMap<String, String>,
+        info: TopicInfo,
         options: Arc<RwLock<Arc<TopicOptions>>>,
         partitions: Vec<Arc<Partition>>,
     ) -> Self {
-        Self { id, name, options, set: RwLock::new(set), partitions }
+        let (id, name) = (info.record.id, info.record.name.clone());
+        Self { id, name, options, info: RwLock::new(info), partitions }
+    }
+
+    /// As the shard servers are to know it.
+    pub(super) fn info(&self) -> TopicInfo {
+        self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Identity.
@@ -49,17 +56,17 @@ impl Topic {
     /// The options that were set, as they were.
     #[must_use]
     pub fn options_set(&self) -> BTreeMap<String, String> {
-        self.set.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.info().record.options.into_iter().collect()
     }
 
-    pub(super) fn change_options(&self, changes: BTreeMap<String, Option<String>>) {
-        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, value) in changes {
-            match value {
-                Some(value) => set.insert(key, value),
-                None => set.remove(&key),
-            };
-        }
+    /// What [`super::Event::BlockSizeSet`] does to the durable state.
+    pub(super) fn set_block_size(&self, bytes: u32) {
+        let mut info = self.info.write().unwrap_or_else(PoisonError::into_inner);
+        let options = &mut info.record.options;
+        options.retain(|(key, _)| key != BLOCK_SIZE);
+        options.push((BLOCK_SIZE.to_owned(), bytes.to_string()));
+        let set = options.iter().cloned().collect();
+        info.record.revision += 1;
         let options = Arc::new(TopicOptions::from_checked(&set));
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }

@@ -556,8 +556,8 @@ impl Task {
                 self.runs.push(Box::pin(self.partition.start_run(first_sequence)?));
             }
             Effect::SetBlockSize { bytes } => {
-                let option = ("tlog.block.size".to_owned(), Some(bytes.to_string()));
-                let set = self.vdisks.broker.set_options(self.topic, vec![option]).await;
+                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                let set = self.vdisks.broker.set_block_size(self.topic, bytes).await;
                 set.map_err(|error| TaskError::BlockSize { why: error.to_string() })?;
             }
             Effect::Append { first_offset, blocks, block_size } => {

@@ -183,7 +183,8 @@ impl Failure for AppendError {
             Self::VdiskTopic { .. } => Code::PolicyViolation,
             Self::Deleted => Code::UnknownTopicOrPartition,
             // Not NOT_LEADER_OR_FOLLOWER: clients take that as "was not written", and it may have been.
-            Self::Stopping => Code::RequestTimedOut,
+            Self::Busy | Self::Stopping => Code::RequestTimedOut,
+            Self::DiskFull => Code::KafkaStorageError,
         }
         .into()
     }
@@ -298,6 +299,8 @@ mod tests {
         check(&AppendError::Transactional, 48, false);
         check(&AppendError::VdiskTopic { topic }, 44, false);
         check(&AppendError::Deleted, 3, true);
+        check(&AppendError::DiskFull, 56, true);
+        check(&AppendError::Busy, 7, true);
         check(&AppendError::Stopping, 7, true);
         assert!(AppendError::InvalidRecord(magic()).explanation().contains("magic 1"));
     }

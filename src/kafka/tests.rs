@@ -54,7 +54,7 @@ fn open_broker() -> Arc<Broker> {
     let mut config = broker::Config::new(path);
     config.commit_log_file_bytes = 1 << 20;
     let metrics = broker::Metrics::new(&mut Registry::default());
-    Broker::open(config, &data_dir, Adopted::default(), cluster, metrics).unwrap()
+    Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics).unwrap()
 }
 
 impl Drop for Server {

@@ -61,9 +61,13 @@ pub(super) fn recover(
         }
     };
     if !ours {
+        // Where data of ours should be, somebody else's is left for a person to look at.
+        if start < end {
+            return Err(missing(start));
+        }
         disk.remove_dir_all(dir).map_err(Error::io("remove", dir))?;
         recovered.parent_changed = true;
-        return if start == end { Ok(recovered) } else { Err(missing(start)) };
+        return Ok(recovered);
     }
     recovered.dir_exists = true;
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| base_offset_of(name)).collect();

@@ -27,6 +27,7 @@ mod parts;
 mod process;
 mod run;
 mod signals;
+mod storage;
 
 pub use data_dir::DataDir;
 pub use error::Error;

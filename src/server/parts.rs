@@ -1,49 +1,65 @@
 //! The parts that this server is made of.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
 use super::listen::{Advertised, Listener};
 use super::run::{Context, Parts, Serve, Stop};
-use crate::broker::{self, Adopted, Broker};
+use super::storage;
+use crate::broker::vdisk;
+use crate::broker::vdisks::Vdisks;
+use crate::broker::{self, Adopted, Broker, DataDir};
 use crate::disk::{Disk, FileDisk};
-use crate::kafka;
-use crate::types::ClusterId;
+use crate::tier::{Remaining, Tier};
+use crate::{kafka, tlog};
 
-/// The share of the memory budget that fetched data may take; the rest is for requests and what waits for its sync.
-const FETCH_SHARE: usize = 4;
+/// One of so many parts of the memory budget is for fetched data, another for blocks beyond gaps; the rest is for
+/// requests and what waits for its sync.
+const SHARE: usize = 4;
 
 /// Opens the parts.
 ///
 /// # Errors
 /// What a part refuses, or why it cannot start.
 pub async fn open(context: Context) -> Result<Parts, Error> {
-    let broker = open_broker(&context).await?;
+    let stop = CancellationToken::new();
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk);
+    let path = context.data_dir.clone();
+    let data_dir = {
+        let disk = Arc::clone(&disk);
+        blocking(move || DataDir::open(disk, &path, random())).await?.map_err(refused)?
+    };
+    let opened = storage::open(&context, data_dir.id, data_dir.cluster, &disk, &stop).await?;
+    let tier = opened.tier;
+    let broker = {
+        let config = broker_config(&context);
+        let metrics = context.metrics.register(broker::Metrics::new);
+        let (tier, cluster) = (Arc::clone(&tier), opened.cluster);
+        let adopted = Adopted::from(opened.recovered);
+        let mut data_dir = data_dir;
+        let opening = move || {
+            data_dir.settle(cluster)?;
+            Broker::open(config, &data_dir, adopted, cluster, Some(tier), metrics)
+        };
+        blocking(opening).await?.map_err(refused)?
+    };
+    storage::watch(Arc::clone(&tier), context.health.clone(), stop.clone());
     let kafka = kafka_front_end(&context, &broker);
-    let stop: Stop = Box::new(move |deadline| Box::pin(stop(broker, deadline)));
-    Ok(Parts { kafka: Some(kafka), tlog: None, stop: Some(stop) })
+    let tlog = tlog_front_end(&context, &broker, &stop);
+    let finish: Stop = Box::new(move |deadline| Box::pin(finish(broker, tier, stop, deadline)));
+    Ok(Parts { kafka: Some(kafka), tlog: Some(tlog), stop: Some(finish) })
 }
 
-async fn open_broker(context: &Context) -> Result<Arc<Broker>, Error> {
-    let path = context.data_dir.clone();
-    let mut config = broker::Config::new(path.clone());
-    config.memory_budget_bytes = budget(context) - budget(context) / FETCH_SHARE;
-    let metrics = context.metrics.register(broker::Metrics::new);
-    let opening = tokio::task::spawn_blocking(move || {
-        let disk: Arc<dyn Disk> = Arc::new(FileDisk);
-        let mut data_dir = broker::DataDir::open(disk, &path, random())?;
-        let cluster = data_dir.cluster.unwrap_or_else(|| ClusterId::from_random(random()));
-        data_dir.settle(cluster)?;
-        Broker::open(config, &data_dir, Adopted::default(), cluster, metrics)
-    });
-    match opening.await {
-        Ok(opened) => opened.map_err(refused),
-        Err(error) => Err(part("broker", 1, error)),
-    }
+/// Work on files runs off the tasks' threads, but in the runtime: shipping starts from in there.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| part("broker", 1, error))
 }
 
 fn refused(error: broker::OpenError) -> Error {
@@ -64,11 +80,18 @@ fn part(
     Error::Part { part, exit_code, source: source.into() }
 }
 
+fn broker_config(context: &Context) -> broker::Config {
+    let mut config = broker::Config::new(context.data_dir.clone());
+    let budget = budget(context);
+    config.memory_budget_bytes = budget - 2 * (budget / SHARE);
+    config
+}
+
 fn kafka_front_end(context: &Context, broker: &Arc<Broker>) -> Serve {
-    let config = kafka::Config { fetch_memory_bytes: budget(context) / FETCH_SHARE };
-    let front = context.metrics.register(|registry| {
-        kafka::FrontEnd::new(Arc::clone(broker), config, registry)
-    });
+    let config = kafka::Config { fetch_memory_bytes: budget(context) / SHARE };
+    let front = context
+        .metrics
+        .register(|registry| kafka::FrontEnd::new(Arc::clone(broker), config, registry));
     Box::new(move |listeners, stop| Box::pin(serve_kafka(front, listeners, stop)))
 }
 
@@ -84,21 +107,50 @@ async fn serve_kafka(front: kafka::FrontEnd, listeners: Vec<Listener>, stop: Can
         let named = kafka::Listener { name: listener.name, advertised };
         async move { front.serve(named, listener.socket, stop).await }
     });
-    futures_util::future::join_all(serving).await;
+    join_all(serving).await;
 }
 
-fn stop(broker: Arc<Broker>, _deadline: Instant) -> BoxFuture<'static, ()> {
-    Box::pin(async move {
-        // The last commit and the checkpoint block, but nobody else needs the thread any more.
-        tokio::task::spawn_blocking(move || broker.stop()).await.ok();
-    })
+fn tlog_front_end(context: &Context, broker: &Arc<Broker>, stop: &CancellationToken) -> Serve {
+    let config = vdisk::Config {
+        flush_size: usize::try_from(context.config.flush_size).unwrap_or(usize::MAX),
+        flush_time: context.config.flush_time,
+        default_block_size: u64::from(context.config.block_size_bytes),
+    };
+    let held_bytes = budget(context) / SHARE;
+    let vdisks = Vdisks::new(Arc::clone(broker), config, held_bytes, stop.child_token());
+    Box::new(move |listeners, stop| Box::pin(serve_tlog(vdisks, listeners, stop)))
+}
+
+async fn serve_tlog(vdisks: Arc<Vdisks>, listeners: Vec<Listener>, stop: CancellationToken) {
+    let anyone: Option<IpAddr> = None;
+    let serving = listeners.into_iter().map(|listener| {
+        tlog::listener::serve(listener.socket, Arc::clone(&vdisks), anyone, stop.clone())
+    });
+    join_all(serving).await;
+}
+
+/// Ships what can be shipped until `deadline`, then commits what is left and writes a clean checkpoint.
+async fn finish(broker: Arc<Broker>, tier: Arc<Tier>, stop: CancellationToken, deadline: Instant) {
+    let Remaining { partitions, unshipped, incomplete } = tier.stop(deadline.into_std()).await;
+    stop.cancel();
+    if unshipped + incomplete > 0 {
+        tracing::warn!(
+            partitions,
+            unshipped_records = unshipped,
+            incomplete_records = incomplete,
+            "not everything is on the shard servers; the local log has it, and the next start goes on"
+        );
+    }
+    // A panic in there ended the process already.
+    tokio::task::spawn_blocking(move || broker.stop()).await.ok();
 }
 
 fn budget(context: &Context) -> usize {
     usize::try_from(context.config.memory_budget_bytes).unwrap_or(usize::MAX)
 }
 
-fn random<const N: usize>() -> [u8; N] {
+/// Bytes of the system's random source.
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
     bytes

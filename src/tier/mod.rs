@@ -134,6 +134,7 @@ mod rig;
 mod servers;
 mod shipper;
 mod status;
+mod storage;
 pub mod store;
 #[cfg(test)]
 mod testing;
@@ -172,6 +173,7 @@ pub use rebuild::{Recovered, RecoveredPartition, RecoveredTopic};
 pub use records::{ClusterMeta, EntryState, HeadRecord, ManifestEntry, TopicRecord, record_kid};
 pub use servers::Standing;
 pub use status::{Problem, ServerStatus, Status};
+pub use storage::{ReadKeyError, Storage, read_key};
 pub use tier::{
     Identity, OpenError, Opened, Remaining, SECRET_RANDOM_BYTES, ShipHandle, Tier, TopicInfo,
     Unavailable,

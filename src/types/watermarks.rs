@@ -35,15 +35,43 @@ impl Watermarks {
         }
     }
 
-    /// Ends the process if the order does not hold: going on would delete or show what must not be.
-    ///
-    /// # Panics
-    /// Where two marks are out of order.
-    pub fn assert_ordered(&self) {
-        assert!(self.log_start <= self.local_start, "log start above local start: {self:?}");
-        assert!(self.local_start <= self.complete, "local start above complete: {self:?}");
-        assert!(self.complete <= self.shipped, "complete above shipped: {self:?}");
-        assert!(self.shipped <= self.high_watermark, "shipped above high watermark: {self:?}");
-        assert!(self.high_watermark <= self.log_end, "high watermark above log end: {self:?}");
+    /// What does not hold of the order, if anything.
+    #[must_use]
+    pub fn broken_order(&self) -> Option<&'static str> {
+        let rules = [
+            (self.log_start <= self.local_start, "log start above local start"),
+            (self.local_start <= self.complete, "local start above complete"),
+            (self.complete <= self.shipped, "complete above shipped"),
+            (self.shipped <= self.high_watermark, "shipped above high watermark"),
+            (self.high_watermark <= self.log_end, "high watermark above log end"),
+        ];
+        rules.iter().find(|(holds, _)| !holds).map(|(_, broken)| *broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_break_of_the_order_is_named() {
+        let good = Watermarks {
+            log_start: 1,
+            local_start: 2,
+            complete: 3,
+            shipped: 4,
+            high_watermark: 5,
+            log_end: 6,
+        };
+        assert_eq!(good.broken_order(), None);
+        for bad in [
+            Watermarks { log_start: 3, ..good },
+            Watermarks { local_start: 4, ..good },
+            Watermarks { complete: 5, ..good },
+            Watermarks { shipped: 6, ..good },
+            Watermarks { high_watermark: 7, ..good },
+        ] {
+            assert!(bad.broken_order().is_some(), "{bad:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ fn start(disk: &SimDisk) -> Arc<Broker> {
     data_dir.settle(cluster).unwrap();
     let metrics = Metrics::new(&mut Registry::default());
     let config = crate::broker::Config::new(path);
-    Broker::open(config, &data_dir, Adopted::default(), cluster, metrics).unwrap()
+    Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics).unwrap()
 }
 
 fn open(broker: &Arc<Broker>, stop: &CancellationToken) -> Arc<Vdisks> {
@@ -186,12 +186,8 @@ async fn a_stuck_client_loses_its_place_and_the_vdisk_goes_on() {
 async fn other_topics_are_no_vdisks() {
     let broker = start(&SimDisk::new());
     let vdisks = open(&broker, &CancellationToken::new());
-    let request = crate::broker::NewTopic {
-        name: "disk-1".to_owned(),
-        partitions: 2,
-        options: Vec::new(),
-        validate_only: false,
-    };
+    let request =
+        crate::broker::NewTopic { name: "disk-1".to_owned(), partitions: 2, options: Vec::new() };
     broker.create_topic(request).await.unwrap();
     let refused = vdisks.attach(&name(), by_first(0)).await;
     assert!(matches!(refused, Err(AttachError::Topic(VdiskTopicError::NotAVdisk { .. }))));

@@ -24,7 +24,7 @@ use kafka_protocol::messages::{
 };
 
 use super::shared::{first_error, text, wire_id};
-use crate::broker::{self, Broker, NewTopic, Topic};
+use crate::broker::{self, Broker, NewTopic, TopicPlan};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
 use crate::task;
@@ -93,12 +93,17 @@ async fn create(
         name: wanted.name.to_string(),
         partitions,
         options: wanted.configs.iter().map(option).collect(),
-        validate_only,
     };
-    match broker.create_topic(new).await {
-        Ok(topic) => created(&topic, wanted.name, validate_only),
-        Err(error) => refused(wanted.name, &error),
-    }
+    let result = if validate_only {
+        broker.check_topic(new).map(|plan| created(&plan, uuid::Uuid::nil(), wanted.name.clone()))
+    } else {
+        broker.create_topic(new).await.map(|topic| {
+            let plan =
+                TopicPlan { partitions: topic.partitions().len(), options: topic.options_set() };
+            created(&plan, wire_id(topic.id()), wanted.name.clone())
+        })
+    };
+    result.unwrap_or_else(|error| refused(wanted.name, &error))
 }
 
 /// The partition count asked for, -1 for the default.
@@ -126,9 +131,9 @@ fn option(config: &CreatableTopicConfig) -> (String, Option<String>) {
     (config.name.to_string(), config.value.as_ref().map(ToString::to_string))
 }
 
-fn created(topic: &Topic, name: WireName, validate_only: bool) -> CreatableTopicResult {
-    let set = topic.options_set();
-    let configs = broker::effective(&set)
+fn created(plan: &TopicPlan, id: uuid::Uuid, name: WireName) -> CreatableTopicResult {
+    let set = &plan.options;
+    let configs = broker::effective(set)
         .into_iter()
         .map(|(key, value)| {
             let source = if set.contains_key(key) { SOURCE_TOPIC } else { SOURCE_DEFAULT };
@@ -138,12 +143,11 @@ fn created(topic: &Topic, name: WireName, validate_only: bool) -> CreatableTopic
                 .with_config_source(source)
         })
         .collect();
-    let id = if validate_only { uuid::Uuid::nil() } else { wire_id(topic.id()) };
     CreatableTopicResult::default()
         .with_name(name)
         .with_topic_id(id)
         .with_error_message(None)
-        .with_num_partitions(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+        .with_num_partitions(i32::try_from(plan.partitions).unwrap_or(i32::MAX))
         .with_replication_factor(1)
         .with_configs(Some(configs))
 }

@@ -123,12 +123,7 @@ async fn find(
     if !create {
         return Err(Refusal::UnknownTopicOrPartition.code());
     }
-    let new = NewTopic {
-        name: name.to_string(),
-        partitions: -1,
-        options: Vec::new(),
-        validate_only: false,
-    };
+    let new = NewTopic { name: name.to_string(), partitions: -1, options: Vec::new() };
     match broker.create_topic(new).await {
         Ok(topic) => Ok(topic),
         // Another connection was faster.

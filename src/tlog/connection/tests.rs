@@ -33,7 +33,8 @@ impl Server {
         data_dir.settle(cluster).unwrap();
         let metrics = Metrics::new(&mut Registry::default());
         let config = crate::broker::Config::new(path);
-        let broker = Broker::open(config, &data_dir, Adopted::default(), cluster, metrics).unwrap();
+        let broker =
+            Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics).unwrap();
         let config = Config {
             flush_size: 25,
             flush_time: Duration::from_secs(25),

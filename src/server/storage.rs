@@ -1,0 +1,159 @@
+//! Opens the tier as the configuration says it, and tells the admin port how it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::Error;
+use super::run::Context;
+use crate::admin::{Finding, Health};
+use crate::config::{self, ServerAddress};
+use crate::disk::Disk;
+use crate::task;
+use crate::tier::store::addresses::{self, Address};
+use crate::tier::{
+    self, Identity, OpenError, Opened, ReadKeyError, Standing, Status, Storage, Tier,
+};
+use crate::types::{ClusterId, DataDirId};
+
+/// How often the tier's state is looked at for `/readyz`.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Opens the tier.
+///
+/// # Errors
+/// [`Error::Refused`] for what the configuration must change, [`Error::Part`] with exit code 12 for a wrong key.
+pub(super) async fn open(
+    context: &Context,
+    data_dir: DataDirId,
+    cluster: Option<ClusterId>,
+    disk: &Arc<dyn Disk>,
+    stop: &CancellationToken,
+) -> Result<Opened, Error> {
+    let storage = storage(&context.config)?;
+    let config = tier_config(&context.config)?;
+    let stores = storage.stores(disk, &mut super::parts::random).map_err(refused)?;
+    let identity = Identity {
+        data_dir,
+        cluster,
+        fresh: ClusterId::from_random(super::parts::random()),
+        address: context.config.tlog_address.to_string(),
+    };
+    let metrics = context.metrics.register(tier::Metrics::new);
+    let health = context.health.clone();
+    let progress = move |what: &str| {
+        let cure = "start the shard servers, or correct -storage-addresses";
+        health.report(Finding::unready("storage", what, cure));
+    };
+    let opened = Tier::open(config, stores, identity, metrics, &progress, stop.clone()).await;
+    context.health.clear("storage");
+    let opened = opened.map_err(|error| match error {
+        error @ OpenError::WrongKey(_) => {
+            Error::Part { part: "shard servers", exit_code: 12, source: error.into() }
+        }
+        error => refused(error),
+    })?;
+    if matches!(storage, Storage::Directories(_)) {
+        tracing::info!(
+            "shards go to directories of this machine: they survive a lost directory, not a lost disk; name redis servers by -storage-addresses"
+        );
+    }
+    Ok(opened)
+}
+
+fn refused(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Refused { source: source.into() }
+}
+
+fn storage(config: &config::Config) -> Result<Storage, Error> {
+    Ok(match &config.storage {
+        config::Storage::Directories(paths) => Storage::Directories(paths.clone()),
+        config::Storage::Memory => Storage::Memory(config.data_shards + config.parity_shards),
+        config::Storage::Redis(servers) => {
+            let list: Vec<Address> = servers.iter().map(address).collect();
+            if !config.dev {
+                let needed = config.data_shards + config.parity_shards;
+                addresses::require(&list, needed).map_err(refused)?;
+            }
+            Storage::Redis(list)
+        }
+    })
+}
+
+fn address(server: &ServerAddress) -> Address {
+    let ServerAddress { address, database } = server;
+    Address { host: address.host.clone(), port: address.port, db: *database }
+}
+
+fn tier_config(config: &config::Config) -> Result<tier::Config, Error> {
+    let keys = tier::read_key(config.private_key.reveal())
+        .map_err(|error: ReadKeyError| refused(error))?;
+    let byte = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
+    Ok(tier::Config {
+        data_shards: byte(config.data_shards),
+        parity_shards: byte(config.parity_shards),
+        flush_size: u64::from(config.flush_size),
+        flush_time_ms: u64::try_from(config.flush_time.as_millis()).unwrap_or(u64::MAX),
+        allow_shared_servers: config.dev,
+        ..tier::Config::new(Arc::new(keys))
+    })
+}
+
+/// Keeps the findings of the admin port as the tier's state is, until `stop`.
+pub(super) fn watch(tier: Arc<Tier>, health: Health, stop: CancellationToken) {
+    task::spawn("tier status", async move {
+        let mut said = Vec::new();
+        loop {
+            let findings = findings(&tier.status());
+            if findings != said {
+                for old in said
+                    .iter()
+                    .filter(|old: &&Finding| !findings.iter().any(|new| new.name == old.name))
+                {
+                    health.clear(&old.name);
+                }
+                findings.iter().for_each(|finding| health.report(finding.clone()));
+                said = findings;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    });
+}
+
+/// A server that is down degrades: while the local log has room nothing is lost and nobody has to wait but who waits
+/// for shipping.
+fn findings(status: &Status) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for server in &status.servers {
+        let name = format!("shard server {}", server.name);
+        let (detail, cure) = match &server.standing {
+            Standing::Up | Standing::Unchecked => continue,
+            Standing::Down { why } => {
+                (why.clone(), "start it again; nothing is shipped meanwhile, and nothing is lost")
+            }
+            Standing::Foreign { cluster } => (
+                format!("it belongs to cluster {cluster} and is not used"),
+                "name a server of this cluster, or an empty one",
+            ),
+            other => (format!("{other:?}"), "see the log"),
+        };
+        all.push(Finding::degraded(name, detail, cure));
+    }
+    for finding in &status.findings {
+        let name = format!(
+            "audit {} {}",
+            finding.check.as_str(),
+            finding.server.as_deref().unwrap_or("all")
+        );
+        all.push(Finding::degraded(name, finding.what.clone(), finding.cure.clone()));
+    }
+    for problem in &status.problems {
+        let name = format!("partition {}", problem.partition);
+        all.push(Finding::degraded(name, problem.what.clone(), "see the log for what is known"));
+    }
+    all
+}
