@@ -25,7 +25,7 @@ use super::records::TopicRecord;
 use super::servers::{Backoff, Servers, in_words};
 use super::shipper::Shipper;
 use super::status::{Board, Status};
-use super::store::ShardStore;
+use super::store::{ReadOnlyStore, ShardStore};
 use super::store::audit::Finding;
 use crate::task;
 use crate::types::{ClusterId, DataDirId, Offset, TopicId, TopicPartition, Watermarks};
@@ -303,6 +303,33 @@ impl Tier {
             rebuild::finish_deletions(Arc::clone(&tier.core), tier.stop.clone()),
         );
         Ok(Opened { tier, cluster, recovered })
+    }
+
+    /// Opens the tier to read what the servers hold, as a broker with a new data directory would, but changes nothing on
+    /// them: no fence, no record, no identity. Nothing must be shipped through it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn open_read_only(
+        config: Config,
+        stores: Vec<Arc<dyn ShardStore>>,
+        progress: &(dyn Fn(&str) + Send + Sync),
+        stop: CancellationToken,
+    ) -> Result<Opened, OpenError> {
+        let stores = stores
+            .into_iter()
+            .map(|store| Arc::new(ReadOnlyStore::new(store)) as Arc<dyn ShardStore>)
+            .collect();
+        let identity = Identity {
+            data_dir: DataDirId([0; 16]),
+            cluster: None,
+            fresh: ClusterId([0; 16]),
+            address: String::new(),
+        };
+        Self::open(config, stores, identity, Metrics::unregistered(), progress, stop).await
     }
 
     /// A fresh secret for a topic, sealed under the active key, in the form that the local catalogue keeps: hexadecimal

@@ -69,6 +69,7 @@ mod error;
 mod framed;
 mod manifest_file;
 mod memory;
+mod read_only;
 mod redis;
 mod shard_store;
 
@@ -82,6 +83,7 @@ pub mod redis_process;
 pub use directory::DirectoryStore;
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use read_only::ReadOnlyStore;
 pub use redis::{RedisConfig, RedisStore};
 pub use shard_store::{
     Fence, HEADS, Head, Numbered, Persistence, Reply, Role, ServerReport, ShardName, ShardStore,
