@@ -34,6 +34,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES: usize = KAFKA_REQUEST_FRAME_BYTES;
 /// Never taken at once, whatever an answer announces.
 const READ_BYTES: usize = 256 * 1024;
+/// A broker may answer before it has made a topic.
+const CREATION_TRIES: u32 = 100;
+const CREATION_PAUSE: Duration = Duration::from_millis(100);
 const CLIENT_ID: &str = "tlog";
 
 /// Which offset to ask for.
@@ -163,6 +166,33 @@ impl KafkaClient {
         }
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
+    }
+
+    /// Waits until there is a topic of this name, which a broker with auto-creation makes when it is asked for it.
+    ///
+    /// # Errors
+    /// [`KafkaError::UnknownPartition`] where it is not there within 10 s; others of [`KafkaError`].
+    pub async fn ensure_topic(&mut self, topic: &str) -> Result<(), KafkaError> {
+        let api = "Metadata";
+        let version = self.version::<MetadataRequest>(api, 4, 12)?;
+        let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![wanted]))
+            .with_allow_auto_topic_creation(true);
+        for _ in 0..CREATION_TRIES {
+            let response = self.ask(api, &request, version, ANSWER_TIMEOUT, ANSWER_BYTES).await?;
+            let answer = response.topics.first();
+            let waits = [
+                ResponseError::UnknownTopicOrPartition.code(),
+                ResponseError::LeaderNotAvailable.code(),
+            ];
+            match answer.map(|topic| topic.error_code) {
+                Some(0) => return Ok(()),
+                Some(number) if !waits.contains(&number) => return code(api, topic, number),
+                _ => tokio::time::sleep(CREATION_PAUSE).await,
+            }
+        }
+        Err(KafkaError::UnknownPartition { topic: topic.to_owned(), partition: 0 })
     }
 
     /// An offset of a partition; none where no record has the timestamp.

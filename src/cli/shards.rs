@@ -1,0 +1,233 @@
+//! Shards read without a server: stores, key, and what they hold. Nothing is written to them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::args::StorageArgs;
+use super::failure::{Exit, Failure, file_failure};
+use crate::disk::FileDisk;
+use crate::tier::encryption::{DEFAULT_KEY, FIRST_KID};
+use crate::tier::store::{DirectoryStore, RedisConfig, RedisStore, ShardStore, addresses};
+use crate::tier::{
+    Config, KeyError, KeyRing, KeySource, MasterKey, RecoveredTopic, Tier, TierReader, TopicInfo,
+    parse_key,
+};
+use crate::types::TopicPartition;
+
+/// For each server to answer at all.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// For the servers to agree on what they hold; each was there a moment ago.
+const OPEN: Duration = Duration::from_secs(60);
+/// A key file is a line.
+const KEY_FILE_BYTES: u64 = 4096;
+
+/// The tier, opened for reading.
+#[derive(Debug)]
+pub(super) struct Shards {
+    tier: Arc<Tier>,
+    topics: Vec<RecoveredTopic>,
+    /// Servers that did not answer at first, with their reasons.
+    silent: Vec<String>,
+}
+
+impl Shards {
+    /// Opens the stores that are there and reads their catalogue.
+    pub(super) async fn open(args: &StorageArgs) -> Result<Self, Failure> {
+        let key = key(args)?;
+        let mut config = Config::new(Arc::new(KeyRing::new(FIRST_KID, key)));
+        config.data_shards = args.k;
+        config.parity_shards = args.m;
+        // Fewer servers than shards are a matter of writers.
+        config.allow_shared_servers = true;
+        config.check().map_err(|error| Failure::of(Exit::Usage, &error))?;
+
+        let (stores, mut silent) = stores(args, config.shards())?;
+        let (stores, refused) = answering(stores).await;
+        silent.extend(refused);
+        if stores.len() < usize::from(args.k) {
+            let locked = silent.iter().any(|why| why.contains("another process uses"));
+            let exit = if locked { Exit::Locked } else { Exit::Error };
+            let message = format!(
+                "{} shard servers can be read and {} are needed: {}",
+                stores.len(),
+                args.k,
+                silent.join("; ")
+            );
+            return Err(Failure::new(exit, message));
+        }
+        for why in &silent {
+            eprintln!("without {why}");
+        }
+        let stop = CancellationToken::new();
+        let waiting = Mutex::new(String::new());
+        let told = |line: &str| {
+            line.clone_into(&mut waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        };
+        let opening = Tier::open_read_only(config, stores, &told, stop.clone());
+        let opened = match tokio::time::timeout(OPEN, opening).await {
+            Ok(opened) => opened?,
+            Err(_) => {
+                let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let message = format!("gave up after {} s {waiting}", OPEN.as_secs());
+                return Err(Failure::new(Exit::Error, message));
+            }
+        };
+        Ok(Self { tier: opened.tier, topics: opened.recovered.topics, silent })
+    }
+
+    /// The topics that were not deleted.
+    pub(super) fn topics(&self) -> &[RecoveredTopic] {
+        &self.topics
+    }
+
+    pub(super) fn reader(&self, info: &TopicInfo, id: TopicPartition) -> Arc<TierReader> {
+        self.tier.reader(info, id)
+    }
+
+    /// Adds the servers that were missing from the start: with them the fragment may be whole.
+    pub(super) fn explain(&self, mut failure: Failure) -> Failure {
+        if !self.silent.is_empty() {
+            failure.message = format!("{} (without {})", failure.message, self.silent.join("; "));
+        }
+        failure
+    }
+}
+
+type Stores = Vec<Arc<dyn ShardStore>>;
+
+/// The stores, and what is known to be missing. A directory that is not there is not made.
+fn stores(args: &StorageArgs, shards: usize) -> Result<(Stores, Vec<String>), Failure> {
+    let mut stores: Stores = Vec::new();
+    if let Some(text) = &args.storage_addresses {
+        let list = addresses::parse_list(text).map_err(|error| Failure::of(Exit::Usage, &error))?;
+        for address in list {
+            let store = RedisStore::new(&address, RedisConfig::default());
+            stores.push(Arc::new(store.map_err(|error| Failure::of(Exit::Config, &error))?));
+        }
+        return Ok((stores, Vec::new()));
+    }
+    let mut silent = Vec::new();
+    for path in directories(&args.storage_dir, shards)? {
+        if path.join("meta").is_file() {
+            stores.push(Arc::new(DirectoryStore::new(Arc::new(FileDisk), path, random()?)));
+        } else {
+            silent.push(format!("{} (no shards there)", path.display()));
+        }
+    }
+    Ok((stores, silent))
+}
+
+/// One path stands for its numbered subdirectories; else there is one for each shard.
+fn directories(given: &[PathBuf], shards: usize) -> Result<Vec<PathBuf>, Failure> {
+    match given {
+        [base] => Ok((0..shards).map(|index| base.join(index.to_string())).collect()),
+        all if all.len() == shards => Ok(all.to_vec()),
+        all => {
+            let given = all.len();
+            let message = format!(
+                "--storage-dir names {given} directories: one, or k+m = {shards} are needed (lost ones named, too)"
+            );
+            Err(Failure::new(Exit::Usage, message))
+        }
+    }
+}
+
+/// Those that answer, and the reasons of the others.
+async fn answering(stores: Stores) -> (Stores, Vec<String>) {
+    let asked = stores.into_iter().map(|store| {
+        async move {
+            let answer = tokio::time::timeout(FIRST_ANSWER, store.cluster_meta()).await;
+            let why = match answer {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(Failure::of(Exit::Error, &error).message),
+                Err(_) => Some("it does not answer".to_owned()),
+            };
+            let name = store.name().to_owned();
+            (store, why.map(|why| format!("{name} ({why})")))
+        }
+        .boxed()
+    });
+    let (mut answering, mut silent) = (Vec::new(), Vec::new());
+    for (store, why) in join_all(asked).await {
+        match why {
+            None => answering.push(store),
+            Some(why) => silent.push(why),
+        }
+    }
+    (answering, silent)
+}
+
+fn random() -> Result<[u8; 16], Failure> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::new(Exit::Error, format!("no random bytes: {error}")))?;
+    Ok(random)
+}
+
+/// From the argument, else the environment as for the server, else the one that everybody knows.
+fn key(args: &StorageArgs) -> Result<MasterKey, Failure> {
+    let refuse = |error: KeyError| Failure::of(Exit::Config, &error).context("the master key");
+    let given = args.priv_key.clone().or_else(|| std::env::var("TLOG_PRIV_KEY").ok());
+    let file = std::env::var("TLOG_PRIV_KEY_FILE").ok();
+    let source = match (given, file) {
+        (Some(text), _) => parse_key(&text).map_err(refuse)?,
+        (None, Some(path)) => KeySource::File(path),
+        (None, None) => return MasterKey::new(*DEFAULT_KEY).map_err(refuse),
+    };
+    match source {
+        KeySource::Key(key) => Ok(key),
+        KeySource::File(path) => {
+            use crate::disk::Disk as _;
+            let path = Path::new(&path);
+            let content =
+                FileDisk.read_all(path, KEY_FILE_BYTES).map_err(file_failure("read", path))?;
+            MasterKey::from_file(&content).map_err(refuse)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(dir: &Path) -> StorageArgs {
+        StorageArgs {
+            storage_dir: vec![dir.to_owned()],
+            storage_addresses: None,
+            priv_key: None,
+            k: 4,
+            m: 2,
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_where_there_are_no_shards() {
+        let dir = tempfile::tempdir().unwrap();
+        let failure = Shards::open(&args(dir.path())).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Error);
+        assert!(failure.message.contains("0 shard servers can be read"), "{}", failure.message);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_path_stands_for_its_subdirectories() {
+        let all = directories(&[PathBuf::from("s")], 3).unwrap();
+        assert_eq!(all, ["s/0", "s/1", "s/2"].map(PathBuf::from));
+        assert!(directories(&all, 3).is_ok());
+        assert_eq!(directories(&all, 6).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_refused_without_being_shown() {
+        let mut args = args(Path::new("s"));
+        args.priv_key = Some("secret".to_owned());
+        let failure = key(&args).unwrap_err();
+        assert_eq!(failure.exit, Exit::Config);
+        assert!(!failure.message.contains("secret"), "{}", failure.message);
+    }
+}
