@@ -31,7 +31,7 @@
 //! A new session drops the held blocks of the one before: what was not answered is sent again.
 //!
 //! # Lists of flushed sequences
-//! See [`boundaries`]. Whoever is attached gets them; without a session they are dropped, since the next one learns the
+//! See `vdisk/boundaries.rs`. Whoever is attached gets them; without a session they are dropped, since the next one learns the
 //! same from its handshake (family B) or from the answers to what it resends (family A).
 //!
 //! # Recovery
