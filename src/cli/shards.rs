@@ -226,7 +226,7 @@ mod tests {
     fn a_key_of_another_length_is_refused_without_being_shown() {
         let mut args = args(Path::new("s"));
         args.priv_key = Some("secret".to_owned());
-        let failure = key(&args).unwrap_err();
+        let failure = key(&args).err().unwrap();
         assert_eq!(failure.exit, Exit::Config);
         assert!(!failure.message.contains("secret"), "{}", failure.message);
     }

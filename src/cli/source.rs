@@ -88,9 +88,7 @@ impl Source {
     /// Whole batches from the one that holds `offset`, which lies below the end.
     pub(super) async fn read(&mut self, offset: Offset) -> Result<Bytes, Failure> {
         let batches = match &mut self.from {
-            From::Broker { address, client } => {
-                fetch(address, client, &self.vdisk, offset).await?
-            }
+            From::Broker { address, client } => fetch(address, client, &self.vdisk, offset).await?,
             From::Shards { reader, shards } => {
                 let read = reader.read(offset, self.end, FETCH_BYTES).await;
                 read.map_err(|error| shards.explain(error.into()))?

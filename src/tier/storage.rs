@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::encryption::{KeyRing, KeySource, MasterKey, parse_key};
+use super::encryption::{FIRST_KID, KeyRing, KeySource, MasterKey, parse_key};
 use super::error::KeyError;
 use super::store::addresses::Address;
 use super::store::{DirectoryStore, MemoryStore, RedisConfig, RedisStore, ShardStore, StoreError};
@@ -13,9 +13,6 @@ use crate::disk::Disk;
 
 /// More than a key file holds.
 const KEY_FILE_BYTES: u64 = 4096;
-
-/// The number of the one key that `-priv-key` gives.
-const ONLY_KEY: u32 = 1;
 
 /// Where shards go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +96,7 @@ pub fn read_key(text: &str) -> Result<KeyRing, ReadKeyError> {
             "the master key has fewer than 16 distinct bytes, as typed texts have: generate one, `openssl rand -hex 32`"
         );
     }
-    Ok(KeyRing::new(ONLY_KEY, key))
+    Ok(KeyRing::new(FIRST_KID, key))
 }
 
 fn read_key_file(path: &Path) -> Result<MasterKey, ReadKeyError> {

@@ -25,8 +25,8 @@ use super::records::TopicRecord;
 use super::servers::{Backoff, Servers, in_words};
 use super::shipper::Shipper;
 use super::status::{Board, Status};
-use super::store::{ReadOnlyStore, ShardStore};
 use super::store::audit::Finding;
+use super::store::{ReadOnlyStore, ShardStore};
 use crate::task;
 use crate::types::{ClusterId, DataDirId, Offset, TopicId, TopicPartition, Watermarks};
 
