@@ -298,18 +298,14 @@ pub const OPTIONS: &[Spec] = &[
         "Master key of the shards: 32 bytes, 64 hex digits, or @PATH of a file that holds one of these. Better as \
          @PATH or by TLOG_PRIV_KEY_FILE than in the open, where every user of the machine sees it.",
     ),
-    Spec {
-        standing: Standing::NotUsed(
-            "every fragment has a key and nonces of its own; one nonce for all would give the content away",
-        ),
-        ..option(
-            "nonce",
-            Kind::Text,
-            "37b8e8a308c354048d245f6d",
-            Group::Storage,
-            "12 bytes in hex.",
-        )
-    },
+    option(
+        "nonce",
+        Kind::Text,
+        "37b8e8a308c354048d245f6d",
+        Group::Storage,
+        "12 bytes in hex that the nonce of every shard is made from. It may stay as it is: no key is used for a second \
+         fragment. Fragments record theirs, so another value makes none unreadable.",
+    ),
     Spec {
         places: Places::NotInFile,
         ..option(
@@ -335,14 +331,18 @@ pub const OPTIONS: &[Spec] = &[
         Group::Operation,
         "Memory of requests, queues, held blocks and caches together.",
     ),
-    option(
-        "local-log-limit",
-        Kind::Bytes { min: 1024 * 1024 * 1024 },
-        "",
-        Group::Operation,
-        "Bytes that segments and commit log may take; writers are slowed from 70 % and held from 95 % of it. Empty: \
-         half of what the file system has free at the first start, at most 100 GiB.",
-    ),
+    Spec {
+        standing: Standing::NotUsed(
+            "nothing is deleted early or held back by it yet; appends stop while the disk has less than 64 MiB left",
+        ),
+        ..option(
+            "local-log-limit",
+            Kind::Bytes { min: 1024 * 1024 * 1024 },
+            "",
+            Group::Operation,
+            "Bytes that segments and commit log may take.",
+        )
+    },
     option(
         "stop-timeout",
         Kind::Time { min_ms: 0, max_ms: 3_600_000 },

@@ -32,6 +32,8 @@ pub struct Config {
     pub data_shards: usize,
     /// m.
     pub parity_shards: usize,
+    /// What the nonce of every shard is made from.
+    pub base_nonce: [u8; 12],
     /// The master key as it was given: 32 bytes, 64 hex digits or `@path`.
     pub private_key: Secret,
     /// Whether that is the compiled-in one, which everybody knows.
@@ -40,8 +42,6 @@ pub struct Config {
     pub admin_address: HostPort,
     /// Requests, queues, held blocks, caches.
     pub memory_budget_bytes: u64,
-    /// Segments and commit log; nothing = by the space at the first start.
-    pub local_log_limit_bytes: Option<u64>,
     /// How long a stop may ship.
     pub stop_timeout: Duration,
     /// Two refusals become warnings.
@@ -118,7 +118,7 @@ impl Values<'_> {
     }
 
     fn config(&mut self) -> Option<Config> {
-        self.nonce();
+        let base_nonce = self.nonce();
         let shards = (self.whole("k"), self.whole("m"));
         let (data, parity) = (shards.0? as usize, shards.1? as usize);
         let tlog_address = self.tlog_address();
@@ -130,7 +130,6 @@ impl Values<'_> {
         let data_dir = self.path("data-dir");
         let storage = self.storage(data + parity);
         let memory_budget_bytes = self.bytes("memory-budget");
-        let local_log_limit_bytes = self.optional_bytes("local-log-limit");
         let stop_timeout = self.time("stop-timeout");
         let dev = self.switch("dev");
         let log = self.log();
@@ -149,11 +148,11 @@ impl Values<'_> {
             storage: storage?,
             data_shards: data,
             parity_shards: parity,
+            base_nonce: base_nonce?,
             private_key: Secret::new(key.raw().to_owned()),
             is_default_key: key.raw() == DEFAULT_KEY,
             admin_address: admin_address?,
             memory_budget_bytes: memory_budget_bytes?,
-            local_log_limit_bytes: local_log_limit_bytes?,
             stop_timeout: stop_timeout?,
             dev: dev?,
             log: log?,
@@ -215,13 +214,6 @@ impl Values<'_> {
     }
 
     /// Something that is given or not, or nothing after a problem.
-    fn optional_bytes(&mut self, name: &str) -> Option<Option<u64>> {
-        if self.settings.get(name).raw().is_empty() {
-            return Some(None);
-        }
-        self.bytes(name).map(Some)
-    }
-
     fn time(&mut self, name: &str) -> Option<Duration> {
         let time = self.parsed(name, parse_time)?;
         let setting = self.settings.get(name);
@@ -263,11 +255,16 @@ impl Values<'_> {
         Some(all)
     }
 
-    fn nonce(&mut self) {
+    fn nonce(&mut self) -> Option<[u8; 12]> {
         self.parsed("nonce", |text| {
+            let mut nonce = [0; 12];
             let is_hex = text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit());
-            if is_hex { Ok(()) } else { Err("24 hex digits") }
-        });
+            for (index, byte) in nonce.iter_mut().enumerate().filter(|_| is_hex) {
+                let digits = &text[2 * index..2 * index + 2];
+                *byte = u8::from_str_radix(digits, 16).map_err(|_| "24 hex digits")?;
+            }
+            if is_hex { Ok(nonce) } else { Err("24 hex digits") }
+        })
     }
 
     fn block_size(&mut self) -> Option<u32> {

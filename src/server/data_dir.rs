@@ -11,12 +11,6 @@ use crate::disk::{Disk, FileDisk};
 
 const LOCK: &str = "LOCK";
 
-/// Holds the limit that the first start chose: one line, magic and version first.
-const LIMIT: &str = "local-log-limit";
-const LIMIT_MAGIC: &str = "tlog-local-log-limit 1 ";
-/// What the choice is capped at.
-const LIMIT_BYTES: u64 = 100 << 30;
-
 /// The data directory, locked against other processes until this is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct DataDir {
@@ -70,30 +64,6 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// Bytes that the local log may take: what was given, else what the first start chose: half of the free space, at
-    /// most 100 GiB. Kept in a file, since later the log itself takes from the free space.
-    ///
-    /// # Errors
-    /// When the file system does not answer, or the kept number is damaged.
-    pub fn local_log_limit_bytes(&self, given: Option<u64>) -> Result<u64, Error> {
-        if let Some(bytes) = given {
-            return Ok(bytes);
-        }
-        let path = self.path.join(LIMIT);
-        let fault = |source| Error::DataDir { path: path.clone(), source };
-        if FileDisk.exists(&path) {
-            let text = FileDisk.read_all(&path, 100).map_err(fault)?;
-            let number = std::str::from_utf8(&text)
-                .ok()
-                .and_then(|text| text.strip_prefix(LIMIT_MAGIC)?.strip_suffix('\n')?.parse().ok());
-            return number.ok_or(Error::DamagedLimit { path });
-        }
-        let free = FileDisk.free_bytes(&self.path).map_err(fault)?;
-        let chosen = (free / 2).min(LIMIT_BYTES);
-        FileDisk.replace(&path, format!("{LIMIT_MAGIC}{chosen}\n").as_bytes()).map_err(fault)?;
-        Ok(chosen)
-    }
 }
 
 #[cfg(test)]
@@ -118,18 +88,5 @@ mod tests {
         let path = dir.path().join("file");
         std::fs::write(&path, "x").unwrap();
         assert!(matches!(DataDir::lock(&path), Err(Error::DataDir { .. })));
-    }
-
-    #[test]
-    fn the_limit_is_chosen_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::lock(dir.path()).unwrap();
-        assert_eq!(data_dir.local_log_limit_bytes(Some(5)).unwrap(), 5);
-        let chosen = data_dir.local_log_limit_bytes(None).unwrap();
-        assert!(chosen <= LIMIT_BYTES);
-        std::fs::write(dir.path().join(LIMIT), format!("{LIMIT_MAGIC}77\n")).unwrap();
-        assert_eq!(data_dir.local_log_limit_bytes(None).unwrap(), 77);
-        std::fs::write(dir.path().join(LIMIT), "77").unwrap();
-        assert!(matches!(data_dir.local_log_limit_bytes(None), Err(Error::DamagedLimit { .. })));
     }
 }

@@ -27,12 +27,6 @@ pub enum Error {
         /// As the system says.
         source: io::Error,
     },
-    /// A file of the data directory is not what we wrote.
-    #[error("{path} is damaged; remove it to have the limit chosen anew, or give -local-log-limit", path = .path.display())]
-    DamagedLimit {
-        /// The file.
-        path: PathBuf,
-    },
     /// A listening socket cannot be had.
     #[error(
         "{name} cannot listen on {address}: {source}; free the port or give -{option} another one"
@@ -89,7 +83,6 @@ impl Error {
             Self::Refused { .. } => 78,
             Self::Part { exit_code, .. } => *exit_code,
             Self::DataDir { .. }
-            | Self::DamagedLimit { .. }
             | Self::Listen { .. }
             | Self::Signals { .. }
             | Self::Ended { .. }

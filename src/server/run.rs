@@ -31,8 +31,6 @@ pub struct Context {
     pub config: Config,
     /// The locked data directory.
     pub data_dir: PathBuf,
-    /// What the segments and the commit log may take.
-    pub local_log_limit_bytes: u64,
     /// Where parts report.
     pub health: Health,
     /// Where parts register what they count.
@@ -100,13 +98,8 @@ where
     });
     let admin: Vec<_> = admin.collect();
 
-    let context = Context {
-        local_log_limit_bytes: data_dir.local_log_limit_bytes(config.local_log_limit_bytes)?,
-        config,
-        data_dir: data_dir.path().to_owned(),
-        health: health.clone(),
-        metrics,
-    };
+    let context =
+        Context { config, data_dir: data_dir.path().to_owned(), health: health.clone(), metrics };
     let mut running =
         Running { signals, health, fronts: JoinSet::new(), stop: CancellationToken::new() };
     let Some(parts) = running.opened(open(context)).await? else {

@@ -93,6 +93,7 @@ fn tier_config(config: &config::Config) -> Result<tier::Config, Error> {
     Ok(tier::Config {
         data_shards: byte(config.data_shards),
         parity_shards: byte(config.parity_shards),
+        base_nonce: config.base_nonce,
         flush_size: u64::from(config.flush_size),
         flush_time_ms: u64::try_from(config.flush_time.as_millis()).unwrap_or(u64::MAX),
         allow_shared_servers: config.dev,

@@ -117,8 +117,15 @@ fn options_of_later_versions_are_refused_by_name_with_the_cure() {
 
 #[test]
 fn an_option_without_effect_says_so() {
-    let config = run("-nonce 37b8e8a308c354048d245f6d", &[]);
-    assert!(config.notices.iter().any(|notice| notice.starts_with("nonce (flag) has no effect")));
+    let config = run("-local-log-limit 5GiB", &[]);
+    let says = |notice: &String| notice.starts_with("local-log-limit (flag) has no effect");
+    assert!(config.notices.iter().any(says));
+}
+
+#[test]
+fn the_nonce_is_read() {
+    assert_eq!(run("", &[]).base_nonce[..2], [0x37, 0xb8]);
+    assert_eq!(run("-nonce 000102030405060708090a0b", &[]).base_nonce[11], 11);
 }
 
 #[test]
