@@ -71,6 +71,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod disk;
+pub mod inspect;
 pub mod kafka;
 pub mod log;
 pub mod record;

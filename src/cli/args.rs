@@ -23,6 +23,7 @@ pub(super) enum Command {
     Import(ImportArgs),
     Restore(RestoreArgs),
     Topics(TopicsArgs),
+    Verify(VerifyArgs),
     Bench(BenchArgs),
 }
 
@@ -134,6 +135,24 @@ pub(super) struct TopicsArgs {
     /// Kafka port of a running server.
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092")]
     pub(super) broker: String,
+}
+
+/// Read everything in a data directory, or everything that shards hold, and name what is damaged.
+///
+/// Nothing is changed. The exit code is 2 when anything is damaged.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("what").args(["data_dir", "storage_dir", "storage_addresses"]).required(true),
+    after_help = "Examples:
+  tlog verify --data-dir tlog-data                 # the server must be stopped
+  tlog verify --storage-dir tlog-data/shards       # with --priv-key where the server has one"
+)]
+pub(super) struct VerifyArgs {
+    /// Data directory of a server that does not run.
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) storage: StorageArgs,
 }
 
 /// Measure writes beside what loopback and disk can at best do.

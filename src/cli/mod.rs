@@ -38,5 +38,6 @@ mod shards;
 mod source;
 mod time;
 mod topics;
+mod verify;
 
 pub use run::main;

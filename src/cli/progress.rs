@@ -7,7 +7,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts bytes towards a total.
+/// Counts bytes towards a total; 0 where that is not known.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// On a terminal only.
@@ -21,9 +21,10 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(what: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(
-                "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            );
+            let style = ProgressStyle::with_template(match total {
+                0 => "{msg} {bytes} {bytes_per_sec}",
+                _ => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            });
             let bar = ProgressBar::new(total).with_message(what);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
@@ -38,8 +39,12 @@ impl Progress {
             bar.set_position(done);
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let (done, total) = (HumanBytes(done), HumanBytes(self.total));
-            eprintln!("{}: {done} of {total} in {} s", self.what, self.since.elapsed().as_secs());
+            let of = match self.total {
+                0 => String::new(),
+                total => format!(" of {}", HumanBytes(total)),
+            };
+            let (what, seconds) = (self.what, self.since.elapsed().as_secs());
+            eprintln!("{what}: {}{of} in {seconds} s", HumanBytes(done));
         }
     }
 

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 
 use super::args::{Cli, Command};
 use super::failure::{Exit, Failure};
-use super::{bench, import, restore, topics};
+use super::{bench, import, restore, topics, verify};
 
 /// Runs the command `tlog` with these arguments, the program's name first.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -43,6 +43,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Command::Import(args) => import::run(args).await,
             Command::Restore(args) => restore::run(args).await,
             Command::Topics(args) => topics::run(args).await,
+            Command::Verify(args) => verify::run(args).await,
             Command::Bench(args) => bench::run(args).await,
         }
     });

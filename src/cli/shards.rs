@@ -89,6 +89,11 @@ impl Shards {
         self.tier.reader(info, id)
     }
 
+    /// Servers that are missing, with their reasons.
+    pub(super) fn silent(&self) -> &[String] {
+        &self.silent
+    }
+
     /// Adds the servers that were missing from the start: with them the fragment may be whole.
     pub(super) fn explain(&self, mut failure: Failure) -> Failure {
         if !self.silent.is_empty() {
