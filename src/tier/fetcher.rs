@@ -96,7 +96,7 @@ fn unreadable(entry: &ManifestEntry, what: &str) -> FetchError {
 }
 
 fn server_of(core: &Core, entry: &ManifestEntry, index: usize) -> Option<usize> {
-    core.servers.by_name(entry.servers.get(index)?)
+    core.servers.to_read(entry.servers.get(index)?)
 }
 
 pub(super) fn shard_name(fragments: &Fragments, entry: &ManifestEntry, index: usize) -> ShardName {
@@ -151,6 +151,9 @@ impl Gathered {
                     break;
                 }
                 let answer = core.servers.call(server, |store| store.get_shard(name)).await;
+                if let (Ok(Some(_)), Some(named)) = (&answer, entry.servers.get(index)) {
+                    core.servers.found(named, server);
+                }
                 self.take(index, answer);
             }
         }

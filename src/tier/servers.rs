@@ -9,6 +9,7 @@
 //! been replaced meanwhile. While a server is not up exactly one probe asks it, at growing intervals up to a second;
 //! everybody else waits for that probe, however many partitions wait.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -83,6 +84,8 @@ impl Server {
 #[derive(Debug)]
 pub(super) struct Servers {
     list: Vec<Server>,
+    /// Where shards of servers that are known by no such name were found: directories moved, servers renamed.
+    moved: Mutex<HashMap<String, usize>>,
     cluster: OnceLock<ClusterId>,
     /// n = k+m.
     shards: usize,
@@ -90,6 +93,9 @@ pub(super) struct Servers {
     stop: CancellationToken,
     metrics: Metrics,
 }
+
+/// Names of servers remembered that are not configured: entries are ours, but old ones may name many.
+const MOVED: usize = 1024;
 
 /// Grows from try to try.
 #[derive(Debug)]
@@ -121,7 +127,8 @@ impl Servers {
             report: Mutex::new(None),
         };
         let list = stores.into_iter().map(server).collect();
-        Arc::new(Self { list, cluster: OnceLock::new(), shards, dev, stop, metrics })
+        let moved = Mutex::default();
+        Arc::new(Self { list, moved, cluster: OnceLock::new(), shards, dev, stop, metrics })
     }
 
     /// From here on servers of another cluster are known as such, and empty ones are taken in.
@@ -151,6 +158,20 @@ impl Servers {
 
     pub fn by_name(&self, name: &str) -> Option<usize> {
         self.list.iter().position(|server| server.name() == name)
+    }
+
+    /// Where to read what lies on the server of this name: there, or where such shards were found before.
+    pub fn to_read(&self, name: &str) -> Option<usize> {
+        let moved = || self.moved.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        self.by_name(name).or_else(moved)
+    }
+
+    /// Remembers where a shard of a server that nobody knows was found.
+    pub fn found(&self, name: &str, index: usize) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.by_name(name).is_none() && (moved.len() < MOVED || moved.contains_key(name)) {
+            moved.insert(name.to_owned(), index);
+        }
     }
 
     pub fn up_count(&self) -> usize {
