@@ -1,6 +1,6 @@
 //! Shards read without a server: stores, key, and what they hold. Nothing is written to them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,13 +9,12 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::args::StorageArgs;
-use super::failure::{Exit, Failure, file_failure};
+use super::failure::{Exit, Failure};
 use crate::disk::FileDisk;
 use crate::tier::encryption::{DEFAULT_KEY, FIRST_KID};
 use crate::tier::store::{DirectoryStore, RedisConfig, RedisStore, ShardStore, addresses};
 use crate::tier::{
-    Config, KeyError, KeyRing, KeySource, MasterKey, RecoveredTopic, Tier, TierReader, TopicInfo,
-    parse_key,
+    self, Config, KeyRing, MasterKey, ReadKeyError, RecoveredTopic, Tier, TierReader, TopicInfo,
 };
 use crate::types::TopicPartition;
 
@@ -23,8 +22,6 @@ use crate::types::TopicPartition;
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// For the servers to agree on what they hold; each was there a moment ago.
 const OPEN: Duration = Duration::from_secs(60);
-/// A key file is a line.
-const KEY_FILE_BYTES: u64 = 4096;
 
 /// The tier, opened for reading.
 #[derive(Debug)]
@@ -38,8 +35,7 @@ pub(super) struct Shards {
 impl Shards {
     /// Opens the stores that are there and reads their catalogue.
     pub(super) async fn open(args: &StorageArgs) -> Result<Self, Failure> {
-        let key = key(args)?;
-        let mut config = Config::new(Arc::new(KeyRing::new(FIRST_KID, key)));
+        let mut config = Config::new(Arc::new(keys(args)?));
         config.data_shards = args.k;
         config.parity_shards = args.m;
         // Fewer servers than shards are a matter of writers.
@@ -175,29 +171,23 @@ fn random() -> Result<[u8; 16], Failure> {
 }
 
 /// From the argument, else the environment as for the server, else the one that everybody knows.
-fn key(args: &StorageArgs) -> Result<MasterKey, Failure> {
-    let refuse = |error: KeyError| Failure::of(Exit::Config, &error).context("the master key");
+fn keys(args: &StorageArgs) -> Result<KeyRing, Failure> {
+    let refuse = |error: ReadKeyError| Failure::of(Exit::Config, &error).context("the master key");
     let given = args.priv_key.clone().or_else(|| std::env::var("TLOG_PRIV_KEY").ok());
-    let file = std::env::var("TLOG_PRIV_KEY_FILE").ok();
-    let source = match (given, file) {
-        (Some(text), _) => parse_key(&text).map_err(refuse)?,
-        (None, Some(path)) => KeySource::File(path),
-        (None, None) => return MasterKey::new(*DEFAULT_KEY).map_err(refuse),
-    };
-    match source {
-        KeySource::Key(key) => Ok(key),
-        KeySource::File(path) => {
-            use crate::disk::Disk as _;
-            let path = Path::new(&path);
-            let content =
-                FileDisk.read_all(path, KEY_FILE_BYTES).map_err(file_failure("read", path))?;
-            MasterKey::from_file(&content).map_err(refuse)
+    let file = || std::env::var("TLOG_PRIV_KEY_FILE").ok().map(|path| format!("@{path}"));
+    match given.or_else(file) {
+        Some(text) => tier::read_key(&text).map_err(refuse),
+        None => {
+            let key = MasterKey::new(*DEFAULT_KEY).map_err(|error| refuse(error.into()))?;
+            Ok(KeyRing::new(FIRST_KID, key))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn args(dir: &Path) -> StorageArgs {
@@ -231,7 +221,7 @@ mod tests {
     fn a_key_of_another_length_is_refused_without_being_shown() {
         let mut args = args(Path::new("s"));
         args.priv_key = Some("secret".to_owned());
-        let failure = key(&args).err().unwrap();
+        let failure = keys(&args).err().unwrap();
         assert_eq!(failure.exit, Exit::Config);
         assert!(!failure.message.contains("secret"), "{}", failure.message);
     }
