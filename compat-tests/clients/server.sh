@@ -35,7 +35,7 @@ start_server() {
     server=$!
     local tries=0
     until grep -q ' ready$' "$work/log"; do
-        if grep -q 'clients are not served by this build' "$work/log"; then
+        if grep -q 'Kafka clients are not served by this build' "$work/log"; then
             echo "this build does not serve these clients yet"
             exit 77
         fi
@@ -48,7 +48,7 @@ start_server() {
     tlog=$(sed -n 's/.* listening tlog //p' "$work/log" | head -n 1)
     admin=$(sed -n 's/.* listening admin //p' "$work/log" | head -n 1)
     kafka_port=${kafka##*:}
-    tlog_port=${tlog##*:}
+    [ -z "$tlog" ] || tlog_port=${tlog##*:}
     admin_port=${admin##*:}
 }
 

@@ -3,4 +3,4 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../server.sh"
 
 start_server
-"$TLOG_TEST_PYTHON" "$(dirname "${BASH_SOURCE[0]}")/check.py" "$kafka"
+"$TLOG_TEST_PYTHON" "$(dirname "${BASH_SOURCE[0]}")/check.py" "$kafka" "$work/data"
