@@ -3,15 +3,20 @@
 //! * [`Server`] starts a `tlogserver` on free ports, reads where it listens, and ends or restarts it.
 //! * [`Redis`] is a redis server of the test's own.
 //! * [`run`] and [`Tool`] run a client with an input and a deadline.
+//! * [`kafka`] says to a server what no proper client says; [`Random`] makes repeatable choices.
 //! * [`wait_until`] waits for a condition. Nothing else waits; a deadline that passes is a failure with the log.
 //!
 //! Everything a test starts ends with it, also when it panics. All sockets are on 127.0.0.1.
 
+pub mod kafka;
+mod random;
 mod redis;
 mod server;
 mod tools;
 mod wait;
 
+pub use kafka::kafka_answers;
+pub use random::Random;
 pub use redis::Redis;
 pub use server::Server;
 pub use tools::{Tool, free_port, http_get, run};
