@@ -106,90 +106,137 @@ impl Compression {
     /// # Errors
     /// [`Error::Compressed`], [`Error::Expands`].
     pub fn decompress(self, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+        self.expand(packed, limit, |source| {
+            let mut plain = Vec::new();
+            // One byte more than allowed tells an overflow from a fit.
+            source
+                .take(limit as u64 + 1)
+                .read_to_end(&mut plain)
+                .map_err(|error| self.failure(error))?;
+            if plain.len() > limit {
+                return Err(Error::Expands { codec: self, limit });
+            }
+            Ok(plain)
+        })
+    }
+
+    /// Gives the plain bytes to `taker` as they come, without holding them all (raw snappy apart, which is one piece).
+    /// The taker counts them against the limit, turns what `read` fails with into an error by
+    /// [`Compression::failure`], and reads to the end where it succeeds.
+    ///
+    /// # Errors
+    /// The taker's, and [`Error::Compressed`].
+    pub(super) fn expand<T>(
+        self,
+        packed: &[u8],
+        limit: usize,
+        taker: impl FnOnce(&mut dyn Read) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         match self {
-            Self::None if packed.len() > limit => Err(Error::Expands { codec: self, limit }),
-            Self::None => Ok(packed.to_vec()),
-            Self::Gzip => self.read_limited(flate2::bufread::MultiGzDecoder::new(packed), limit),
-            Self::Snappy => self.decompress_snappy(packed, limit),
-            Self::Lz4 => self.decompress_lz4(packed, limit),
+            Self::None => taker(&mut { packed }),
+            Self::Gzip => taker(&mut flate2::bufread::MultiGzDecoder::new(packed)),
+            Self::Snappy => taker(&mut SnappyBlocks::new(packed, limit)?),
+            Self::Lz4 => {
+                let mut input = EndWatch { left: packed, ran_dry: false };
+                let taken = taker(&mut lz4_flex::frame::FrameDecoder::new(&mut input))?;
+                if input.ran_dry {
+                    return Err(self.wrong(&"the frame has no end mark"));
+                }
+                if !input.left.is_empty() {
+                    return Err(self.wrong(&"bytes follow the frame"));
+                }
+                Ok(taken)
+            }
             Self::Zstd => {
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(packed).map_err(|e| self.wrong(&e))?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|e| self.wrong(&e))?;
-                self.read_limited(decoder, limit)
+                taker(&mut decoder)
             }
         }
+    }
+
+    /// What a read of the plain bytes failed with: an error of ours that came through it, or the codec's own.
+    pub(super) fn failure(self, error: io::Error) -> Error {
+        error.downcast::<Error>().unwrap_or_else(|error| self.wrong(&error))
     }
 
     fn wrong(self, reason: &dyn fmt::Display) -> Error {
         Error::Compressed { codec: self, reason: reason.to_string() }
     }
+}
 
-    fn read_limited(self, decoder: impl Read, limit: usize) -> Result<Vec<u8>, Error> {
-        let mut plain = Vec::new();
-        // One byte more than allowed tells an overflow from a fit.
-        decoder.take(limit as u64 + 1).read_to_end(&mut plain).map_err(|e| self.wrong(&e))?;
-        if plain.len() > limit {
-            return Err(Error::Expands { codec: self, limit });
-        }
-        Ok(plain)
-    }
+/// The blocks of xerial's framing one after the other, or a raw stream as the only one.
+struct SnappyBlocks<'a> {
+    packed: &'a [u8],
+    framed: bool,
+    limit: usize,
+    /// The block at hand, and how much of it was read.
+    plain: Vec<u8>,
+    at: usize,
+}
 
-    fn decompress_lz4(self, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-        let mut input = EndWatch { left: packed, ran_dry: false };
-        let plain = self.read_limited(lz4_flex::frame::FrameDecoder::new(&mut input), limit)?;
-        if input.ran_dry {
-            return Err(self.wrong(&"the frame has no end mark"));
-        }
-        if !input.left.is_empty() {
-            return Err(self.wrong(&"bytes follow the frame"));
-        }
-        Ok(plain)
-    }
-
-    fn decompress_snappy(self, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-        let mut plain = Vec::new();
-        let Some(rest) = packed.strip_prefix(&XERIAL_MAGIC) else {
-            self.append_raw_snappy(&mut plain, packed, limit)?;
-            return Ok(plain);
+impl<'a> SnappyBlocks<'a> {
+    fn new(packed: &'a [u8], limit: usize) -> Result<Self, Error> {
+        let (packed, framed) = match packed.strip_prefix(&XERIAL_MAGIC) {
+            None => (packed, false),
+            Some(rest) => {
+                let blocks = rest.get(XERIAL_VERSIONS.len()..);
+                (blocks.ok_or_else(|| Self::wrong(&"cut off in its header"))?, true)
+            }
         };
-        let mut blocks = rest
-            .get(XERIAL_VERSIONS.len()..)
-            .ok_or_else(|| self.wrong(&"cut off in its header"))?;
-        while !blocks.is_empty() {
-            let (block, rest) = blocks
-                .split_first_chunk()
-                .and_then(|(length, rest)| {
-                    rest.split_at_checked(usize::try_from(i32::from_be_bytes(*length)).ok()?)
-                })
-                .ok_or_else(|| self.wrong(&"a block is longer than the bytes left"))?;
-            self.append_raw_snappy(&mut plain, block, limit)?;
-            blocks = rest;
-        }
-        Ok(plain)
+        Ok(Self { packed, framed, limit, plain: Vec::new(), at: 0 })
     }
 
-    /// Appends the content of one raw stream. Its announced length is checked before memory is taken for it.
-    fn append_raw_snappy(
-        self,
-        plain: &mut Vec<u8>,
-        packed: &[u8],
-        limit: usize,
-    ) -> Result<(), Error> {
-        let announced = snap::raw::decompress_len(packed).map_err(|e| self.wrong(&e))?;
-        if announced > limit - plain.len() {
-            return Err(Error::Expands { codec: self, limit });
+    fn wrong(reason: &dyn fmt::Display) -> Error {
+        Compression::Snappy.wrong(reason)
+    }
+
+    fn take_block(&mut self) -> Result<&'a [u8], Error> {
+        if !self.framed {
+            return Ok(std::mem::take(&mut self.packed));
         }
-        if announced > packed.len().saturating_mul(SNAPPY_MOST_EXPANSION) {
-            return Err(self.wrong(&"it announces more bytes than it can make"));
+        let (block, rest) = self
+            .packed
+            .split_first_chunk()
+            .and_then(|(length, rest)| {
+                rest.split_at_checked(usize::try_from(i32::from_be_bytes(*length)).ok()?)
+            })
+            .ok_or_else(|| Self::wrong(&"a block is longer than the bytes left"))?;
+        self.packed = rest;
+        Ok(block)
+    }
+
+    /// Expands the next block. Its announced length is checked before memory is taken for it.
+    fn expand_block(&mut self) -> Result<(), Error> {
+        let block = self.take_block()?;
+        let announced = snap::raw::decompress_len(block).map_err(|e| Self::wrong(&e))?;
+        if announced > self.limit {
+            return Err(Error::Expands { codec: Compression::Snappy, limit: self.limit });
         }
-        let start = plain.len();
-        plain.resize(start + announced, 0);
-        let room = plain.get_mut(start..).unwrap_or_default();
-        let written =
-            snap::raw::Decoder::new().decompress(packed, room).map_err(|e| self.wrong(&e))?;
-        plain.truncate(start + written);
+        if announced > block.len().saturating_mul(SNAPPY_MOST_EXPANSION) {
+            return Err(Self::wrong(&"it announces more bytes than it can make"));
+        }
+        self.at = 0;
+        self.plain.clear();
+        self.plain.resize(announced, 0);
+        let written = snap::raw::Decoder::new()
+            .decompress(block, &mut self.plain)
+            .map_err(|e| Self::wrong(&e))?;
+        self.plain.truncate(written);
         Ok(())
+    }
+}
+
+impl Read for SnappyBlocks<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.plain.len() && !self.packed.is_empty() {
+            self.expand_block().map_err(io::Error::other)?;
+        }
+        let mut left = self.plain.get(self.at..).unwrap_or_default();
+        let count = left.read(buffer)?;
+        self.at += count;
+        Ok(count)
     }
 }
 

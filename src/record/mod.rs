@@ -40,13 +40,14 @@
 //!
 //! No function here allocates by an announced number: memory grows with bytes that are really there.
 //!
-//! Where to look next: `batch` (header, CRC, patches), `record` (the walk), `compression` (codecs with an output limit),
-//! `builder` (making batches), `varint`.
+//! Where to look next: `batch` (header, CRC, patches), `record` (the walk), `expanded` (the walk while a batch expands),
+//! `compression` (codecs with an output limit), `builder` (making batches), `varint`.
 
 mod batch;
 mod builder;
 mod compression;
 mod error;
+mod expanded;
 mod record;
 pub mod varint;
 pub mod vdisk;

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use super::varint::{take_i32, take_i64};
-use super::{BatchHeader, Compression, Error, HEADER_BYTES, RecordFault};
+use super::{BatchHeader, Compression, Error, HEADER_BYTES, RecordFault, expanded};
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES;
 
 /// Shortest record: length, attributes, two deltas, two absent fields and a header count, of one byte each.
 const LEAST_RECORD_BYTES: usize = 7;
 /// Shortest header: an empty key and an absent value.
-const LEAST_HEADER_BYTES: usize = 2;
+pub(super) const LEAST_HEADER_BYTES: usize = 2;
 
 /// A record, borrowed from the plain records section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,14 +107,16 @@ fn take_record<'a>(input: &mut &'a [u8]) -> Result<Record<'a>, RecordFault> {
     })
 }
 
+fn records_section(batch: &[u8]) -> Result<&[u8], Error> {
+    batch.get(HEADER_BYTES..).ok_or(Error::Truncated { needed: HEADER_BYTES, found: batch.len() })
+}
+
 /// The plain records section of a whole batch: borrowed where it is not compressed.
 ///
 /// # Errors
 /// [`Error::Codec`], [`Error::Compressed`], [`Error::Expands`] beyond [`DECOMPRESSED_BATCH_BYTES`].
 pub fn plain_records<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<Cow<'a, [u8]>, Error> {
-    let records = batch
-        .get(HEADER_BYTES..)
-        .ok_or(Error::Truncated { needed: HEADER_BYTES, found: batch.len() })?;
+    let records = records_section(batch)?;
     match header.compression()? {
         Compression::None => Ok(Cow::Borrowed(records)),
         codec => codec.decompress(records, DECOMPRESSED_BATCH_BYTES).map(Cow::Owned),
@@ -124,12 +126,24 @@ pub fn plain_records<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<Cow<'a
 /// Walks the framing of all records of a batch that passed [`super::check_batch`]: as many as the header says, numbered from
 /// 0 in order, each exactly as long as it says, nothing after them.
 ///
-/// Cost: a pass over the records; a compressed batch is expanded in memory (at most [`DECOMPRESSED_BATCH_BYTES`]).
+/// Cost: a pass over the records; a compressed batch is expanded (to [`DECOMPRESSED_BATCH_BYTES`] at most) a window at a
+/// time.
 ///
 /// # Errors
-/// Those of [`plain_records`], [`Error::CountBeyondBytes`], [`Error::Record`], [`Error::BytesAfterRecords`].
+/// [`Error::Codec`], [`Error::Compressed`], [`Error::Expands`], [`Error::CountBeyondBytes`], [`Error::Record`],
+/// [`Error::BytesAfterRecords`].
 pub fn check_records(batch: &[u8], header: &BatchHeader) -> Result<(), Error> {
-    let plain = plain_records(batch, header)?;
+    let records = records_section(batch)?;
+    match header.compression()? {
+        Compression::None => check_plain(records, header),
+        codec => codec.expand(records, DECOMPRESSED_BATCH_BYTES, |source| {
+            expanded::check(codec, source, DECOMPRESSED_BATCH_BYTES, header)
+        }),
+    }
+}
+
+/// [`check_records`] of a plain records section.
+pub(super) fn check_plain(plain: &[u8], header: &BatchHeader) -> Result<(), Error> {
     let fits = usize::try_from(header.record_count)
         .is_ok_and(|count| count <= plain.len() / LEAST_RECORD_BYTES);
     if !fits {
@@ -138,18 +152,28 @@ pub fn check_records(batch: &[u8], header: &BatchHeader) -> Result<(), Error> {
             plain_bytes: plain.len(),
         });
     }
-    for (record, index) in Records::new(&plain, header).zip(0..) {
+    for (record, index) in Records::new(plain, header).zip(0..) {
         let record = record?;
-        let fault = if record.offset_delta != index {
-            RecordFault::OffsetDelta { found: record.offset_delta }
-        } else if header.base_timestamp.checked_add(record.timestamp_delta).is_none() {
-            RecordFault::Timestamp { delta: record.timestamp_delta }
-        } else {
-            continue;
-        };
-        return Err(Error::Record { index, fault });
+        check_place(header, index, record.offset_delta, record.timestamp_delta)
+            .map_err(|fault| Error::Record { index, fault })?;
     }
     Ok(())
+}
+
+/// What the record `index` of a batch must say of its place and time.
+pub(super) fn check_place(
+    header: &BatchHeader,
+    index: i32,
+    offset_delta: i32,
+    timestamp_delta: i64,
+) -> Result<(), RecordFault> {
+    if offset_delta != index {
+        return Err(RecordFault::OffsetDelta { found: offset_delta });
+    }
+    match header.base_timestamp.checked_add(timestamp_delta) {
+        Some(_) => Ok(()),
+        None => Err(RecordFault::Timestamp { delta: timestamp_delta }),
+    }
 }
 
 /// The records of a plain records section, as many as the header says; bytes after them are an error. Offset deltas are as
