@@ -108,6 +108,16 @@ impl Redis {
         Ok(())
     }
 
+    /// SIGKILL, and its files are gone, too: as a machine that burnt. [`Redis::restart`] gives an empty one.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn lose(&mut self) -> Result<()> {
+        self.kill()?;
+        std::fs::remove_dir_all(&self.dir)?;
+        Ok(std::fs::create_dir(&self.dir)?)
+    }
+
     /// Starts it again on the same port with the files that it left.
     ///
     /// # Errors

@@ -87,13 +87,7 @@ impl Server {
     /// # Errors
     /// When there is none.
     pub fn command() -> Result<Command> {
-        let mut command = Command::new(binary("tlogserver")?);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TLOG_") {
-                command.env_remove(name);
-            }
-        }
-        Ok(command)
+        bare("tlogserver")
     }
 
     /// Waits for the line `ready`.
@@ -166,6 +160,17 @@ impl Server {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory that the process has held at a time, in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmHWM")?;
+        Ok(kib.trim().parse::<u64>()? * 1024)
     }
 
     /// Sends a signal.
@@ -255,6 +260,24 @@ impl Drop for Server {
             eprintln!("log of the server {}:\n{}", self.child.id(), self.log.tail());
         }
     }
+}
+
+/// The bare `tlog`, without any variable that would set an option.
+///
+/// # Errors
+/// When there is none.
+pub fn tlog_command() -> Result<Command> {
+    bare("tlog")
+}
+
+fn bare(name: &str) -> Result<Command> {
+    let mut command = Command::new(binary(name)?);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("TLOG_") {
+            command.env_remove(variable);
+        }
+    }
+    Ok(command)
 }
 
 /// A binary of the project: `TLOG_SERVER_BIN` (its neighbours for the others), else built now where this test was.

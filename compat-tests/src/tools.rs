@@ -6,10 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::wait::{DEADLINE, wait_until};
+use crate::wait::{DEADLINE, wait_up_to};
 
 /// A client program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub enum Tool {
     Kcat,
     /// redis-cli, of the system.
     RedisCli,
+    /// mke2fs, of the system.
+    Mke2fs,
+    /// e2fsck, of the system.
+    E2fsck,
     /// The Python of `compat-tests/.venv`, with the packages of `requirements.txt`; `TLOG_TEST_PYTHON` names another.
     Python,
 }
@@ -31,6 +36,8 @@ impl Tool {
         let program: OsString = match self {
             Self::Kcat => "kcat".into(),
             Self::RedisCli => "redis-cli".into(),
+            Self::Mke2fs => of_administrators("mke2fs"),
+            Self::E2fsck => of_administrators("e2fsck"),
             Self::Python => match std::env::var_os("TLOG_TEST_PYTHON") {
                 Some(path) => path,
                 None => concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/python").into(),
@@ -41,6 +48,15 @@ impl Tool {
         }
         Ok(Command::new(program))
     }
+}
+
+/// A program that may lie where only administrators look.
+fn of_administrators(name: &str) -> OsString {
+    let path = format!("/sbin/{name}");
+    if find(&name.into()).is_none() && find(&path.as_str().into()).is_some() {
+        return path.into();
+    }
+    name.into()
 }
 
 /// Where a program is: by its path, or in `PATH`.
@@ -58,6 +74,14 @@ pub(crate) fn find(program: &OsString) -> Option<PathBuf> {
 /// # Errors
 /// When it does not start, does not end in time, or ends with another code than 0; both outputs are in the message.
 pub fn run(command: &mut Command, input: &[u8]) -> Result<Output> {
+    run_up_to(DEADLINE, command, input)
+}
+
+/// [`run`] for what takes long on an idle machine, too.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_up_to(limit: Duration, command: &mut Command, input: &[u8]) -> Result<Output> {
     let shown = format!("{command:?}");
     let mut child = command
         .stdin(Stdio::piped())
@@ -80,7 +104,7 @@ pub fn run(command: &mut Command, input: &[u8]) -> Result<Output> {
         stderr.as_mut().map(|stderr| stderr.read_to_end(&mut bytes));
         bytes
     });
-    let waited = wait_until(&format!("the end of {shown}"), || Ok(child.try_wait()?));
+    let waited = wait_up_to(limit, &format!("the end of {shown}"), || Ok(child.try_wait()?));
     if waited.is_err() {
         child.kill()?;
         child.wait()?;
