@@ -1,6 +1,7 @@
 //! Settings of the tier.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::encryption::KeyRing;
 use super::erasure::Code;
@@ -30,6 +31,8 @@ pub struct Config {
     pub max_fragment_bytes: u64,
     /// `-dev`: shards may share servers where there are too few.
     pub allow_shared_servers: bool,
+    /// How often servers in use are looked at again: their settings may change while they run.
+    pub audit_interval: Duration,
 }
 
 impl Config {
@@ -45,6 +48,7 @@ impl Config {
             flush_time_ms: 25_000,
             max_fragment_bytes: super::aggregation::Config::FRAGMENT_BYTES,
             allow_shared_servers: false,
+            audit_interval: Duration::from_secs(60),
         }
     }
 

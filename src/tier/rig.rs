@@ -208,6 +208,14 @@ pub(super) async fn try_open(
     Ok(Life { tier: opened.tier, recovered: opened.recovered, stop })
 }
 
+/// As [`open`], for a new data directory, with settings of the test's own.
+pub(super) async fn open_with(config: Config, stores: Vec<Arc<dyn ShardStore>>) -> Life {
+    let (stop, metrics) = (CancellationToken::new(), Metrics::unregistered());
+    let opened = Tier::open(config, stores, identity(1, None), metrics, &|_| {}, stop.clone());
+    let Opened { tier, recovered, .. } = opened.await.unwrap();
+    Life { tier, recovered, stop }
+}
+
 pub(super) async fn open(stores: Vec<Arc<dyn ShardStore>>, dir: u8, is_new: bool) -> Life {
     try_open(stores, identity(dir, (!is_new).then_some(CLUSTER))).await.unwrap()
 }

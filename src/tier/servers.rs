@@ -7,7 +7,8 @@
 //!
 //! A server is asked for its report and its cluster before its first use and again whenever it was away, for it may have
 //! been replaced meanwhile. While a server is not up exactly one probe asks it, at growing intervals up to a second;
-//! everybody else waits for that probe, however many partitions wait.
+//! everybody else waits for that probe, however many partitions wait. Servers that are up are looked at again at a fixed
+//! interval.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -208,32 +209,25 @@ impl Servers {
     /// Asks a server and notes what it is. Gives the cluster that it named: outer `None` where it gave no usable answer.
     async fn ask(self: &Arc<Self>, index: usize) -> Option<Option<ClusterId>> {
         let server = self.list.get(index)?;
-        let asked = tokio::time::timeout(CHECK, async {
-            let report = server.store.inspect().await?;
-            Ok::<_, StoreError>((report, server.store.cluster_meta().await?))
-        });
-        let unanswered = || format!("no answer within {} s", CHECK.as_secs());
-        let answer = match asked.await {
-            Ok(answer) => answer.map_err(|error| in_words(&error)),
-            Err(_) => Err(unanswered()),
-        };
-        let (report, meta) = match answer {
-            Ok(answer) => answer,
+        match in_time(server.store.inspect()).await {
+            Ok(report) => note(&server.report, Ok(report)),
             Err(why) => {
                 note(&server.report, Err(why.clone()));
                 self.became(index, Standing::Down { why });
                 return None;
             }
-        };
-        note(&server.report, Ok(report));
+        }
+        // Before anything else is asked: a server that is unfit may refuse that for the very same reason.
         let excluding = self.findings().all.into_iter().find(|finding| excludes(finding, server));
         if let Some(finding) = excluding {
             self.became(index, Standing::Unfit { why: finding.to_string() });
             return None;
         }
-        let named = match self.identity(server, meta).await {
+        let meta = in_time(server.store.cluster_meta());
+        let named = match async { self.identity(server, meta.await?).await }.await {
             Ok(named) => named,
             Err(why) => {
+                note(&server.report, Err(why.clone()));
                 self.became(index, Standing::Down { why });
                 return None;
             }
@@ -255,9 +249,7 @@ impl Servers {
         let meta = match (meta, self.cluster.get()) {
             (None, Some(ours)) => {
                 let record = ClusterMeta::new(*ours).encode().into();
-                let set = tokio::time::timeout(CHECK, server.store.set_cluster_meta(record)).await;
-                let set = set.map_err(|_| "no answer in time".to_owned())?;
-                Some(set.map_err(|error| in_words(&error))?)
+                Some(in_time(server.store.set_cluster_meta(record)).await?)
             }
             (meta, _) => meta,
         };
@@ -394,6 +386,24 @@ impl Servers {
     }
 }
 
+/// Looks again and again at the servers that are in use: a setting may change while they run. The others have a probe.
+pub(super) async fn audit_for_ever(
+    servers: Weak<Servers>,
+    interval: Duration,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        let Some(servers) = servers.upgrade() else { return };
+        let used =
+            (0..servers.len()).filter(|index| servers.get(*index).is_some_and(Server::is_up));
+        join_all(used.map(|index| servers.check(index))).await;
+    }
+}
+
 /// Asks a server again and again until it may be used, or nobody wants it any more.
 async fn probe_until_up(servers: Weak<Servers>, index: usize, stop: CancellationToken) {
     let mut backoff = Backoff::new();
@@ -407,6 +417,14 @@ async fn probe_until_up(servers: Weak<Servers>, index: usize, stop: Cancellation
         if servers.get(index).is_none_or(Server::is_up) {
             return;
         }
+    }
+}
+
+/// An answer, or in words why there is none.
+async fn in_time<T>(reply: Reply<'_, T>) -> Result<T, String> {
+    match tokio::time::timeout(CHECK, reply).await {
+        Ok(answer) => answer.map_err(|error| in_words(&error)),
+        Err(_) => Err(format!("no answer within {} s", CHECK.as_secs())),
     }
 }
 

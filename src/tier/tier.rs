@@ -22,7 +22,7 @@ use super::metrics::Metrics;
 use super::reader::TierReader;
 use super::rebuild::{self, Recovered};
 use super::records::TopicRecord;
-use super::servers::{Backoff, Servers, in_words};
+use super::servers::{Backoff, Servers, audit_for_ever, in_words};
 use super::shipper::Shipper;
 use super::status::{Board, Status};
 use super::store::audit::Finding;
@@ -276,6 +276,8 @@ impl Tier {
             cluster = agree(&servers, &config, &identity, progress) => cluster?,
         };
         servers.belong_to(cluster);
+        let audit = audit_for_ever(Arc::downgrade(&servers), config.audit_interval, stop.clone());
+        task::spawn("shard server audit", audit);
         let core = Arc::new(Core {
             cluster,
             data_dir: identity.data_dir,
@@ -351,6 +353,12 @@ impl Tier {
     pub async fn put_topic(&self, info: &TopicInfo) -> Result<(), Unavailable> {
         let needed = self.core.ship_quorum();
         put_topic(&self.core, &info.record, needed, PUT_TOPIC).await
+    }
+
+    /// Whether the master key opens the secret in a topic's record; a record without one has nothing to be opened.
+    #[must_use]
+    pub fn opens(&self, record: &TopicRecord) -> bool {
+        record.secret.is_none() || self.core.secret(record).is_ok()
     }
 
     fn partitions(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Partition>> {

@@ -44,6 +44,16 @@ impl RedisProcess {
         self.child.id()
     }
 
+    /// Sends an inline command and waits for an answer.
+    pub fn ask(&self, command: &str) {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut reply = [0; 3];
+        socket.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"+OK", "{command}");
+    }
+
     /// Ends it at once.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

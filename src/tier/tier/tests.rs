@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::rig::*;
-use super::super::store::{DirectoryStore, ShardName};
+use super::super::store::redis_process::RedisProcess;
+use super::super::store::{DirectoryStore, RedisConfig, RedisStore, ShardName};
 use super::super::{FetchError, Run, Standing, TierReader};
 use super::*;
 use crate::record::BatchHeader;
@@ -375,6 +376,41 @@ async fn a_server_that_is_down_makes_shipping_wait_and_its_return_ends_the_wait(
     assert!(!status.is_well());
     world.set_down(3, false);
     let back = tokio::time::timeout(Duration::from_secs(3), local.is_complete()).await;
+    assert!(back.unwrap());
+    assert!(life.tier.status().is_well(), "{:?}", life.tier.status());
+}
+
+#[tokio::test]
+async fn a_policy_changed_under_a_running_broker_is_noticed_and_ends_shipping_there() {
+    let redis = RedisProcess::start(&[]);
+    let store = RedisStore::new(&redis.address(), RedisConfig::default()).unwrap();
+    let mut stores: Vec<_> = (0..5).map(|i| memory(i) as Arc<dyn ShardStore>).collect();
+    stores.push(Arc::new(store));
+    let config = Config { audit_interval: Duration::from_millis(20), ..config() };
+    let life = open_with(config, stores).await;
+    let topic = info(&life, true);
+    let local = Double::new(some_disk(), Death::Never);
+    let _handle = local.ship(&life, &topic);
+    local.ship_all();
+    assert!(local.is_complete().await, "{:?}", life.tier.status());
+
+    let standing = async |wanted: fn(&Standing) -> bool| {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !life.tier.status().servers.iter().any(|server| wanted(&server.standing)) {
+            assert!(Instant::now() < end, "{:?}", life.tier.status());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    redis.ask("CONFIG SET maxmemory-policy allkeys-lru");
+    standing(|standing| matches!(standing, Standing::Unfit { why } if why.contains("noeviction")))
+        .await;
+    let shipped = local.watermarks.borrow().shipped;
+    local.append(4, 2);
+    local.ship_all();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(local.watermarks.borrow().shipped, shipped);
+    redis.ask("CONFIG SET maxmemory-policy noeviction");
+    let back = tokio::time::timeout(Duration::from_secs(10), local.is_complete()).await;
     assert!(back.unwrap());
     assert!(life.tier.status().is_well(), "{:?}", life.tier.status());
 }
