@@ -115,6 +115,9 @@ impl Broker {
             adopted.last_commit,
             config.commit_log_file_bytes,
         )?;
+        if let Some(tier) = &tier {
+            check_key(tier, &catalogue)?;
+        }
         let committer = Committer::new(config.memory_budget_bytes);
         let mut registry = Registry::default();
         let mut to_ship = Vec::new();
@@ -604,6 +607,18 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
     bytes
+}
+
+/// One secret that does not open is damage, and that topic's alone; when none does, the key is at fault.
+fn check_key(tier: &Tier, catalogue: &Catalogue) -> Result<(), OpenError> {
+    let records = || catalogue.topics.values().map(|state| topic_info(state).record);
+    let sealed = || records().filter(|record| record.secret.is_some());
+    match sealed().next() {
+        Some(record) if !sealed().any(|record| tier.opens(&record)) => {
+            Err(OpenError::WrongKey { topic: record.name })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A topic as its record on the shard servers says it.

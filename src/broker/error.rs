@@ -295,6 +295,14 @@ pub enum OpenError {
         /// What does not fit.
         what: String,
     },
+    /// The master key is another than the one that the topics were made with.
+    #[error(
+        "topic `{topic}` was made with another master key than -priv-key gives, which is not the key of this data directory: give that one by -priv-key"
+    )]
+    WrongKey {
+        /// One of them.
+        topic: TopicName,
+    },
     /// The data directory belongs to another cluster than the shard servers.
     #[error(
         "the data directory belongs to cluster {local}, the shard servers to {servers}: give the servers of its own cluster, or an empty -data-dir to adopt theirs"

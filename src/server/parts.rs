@@ -67,6 +67,7 @@ fn refused(error: broker::OpenError) -> Error {
         error @ (broker::OpenError::Format { .. } | broker::OpenError::OtherCluster { .. }) => {
             Error::Refused { source: error.into() }
         }
+        error @ broker::OpenError::WrongKey { .. } => part("data directory", 12, error),
         error @ broker::OpenError::Io { .. } => part("broker", 1, error),
         error => part("broker", 2, error),
     }
