@@ -89,6 +89,14 @@ fn address(server: &ServerAddress) -> Address {
 fn tier_config(config: &config::Config) -> Result<tier::Config, Error> {
     let keys = tier::read_key(config.private_key.reveal())
         .map_err(|error: ReadKeyError| refused(error))?;
+    // In hexadecimal digits or in a file, where the configuration did not see it.
+    if keys.has_default() && !config.is_default_key {
+        let problem = config::Problem::DefaultKey;
+        if matches!(config.storage, config::Storage::Redis(_)) && !config.dev {
+            return Err(refused(problem));
+        }
+        tracing::warn!("{problem}");
+    }
     let byte = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
     Ok(tier::Config {
         data_shards: byte(config.data_shards),
