@@ -4,6 +4,7 @@
 //! * [`Redis`] is a redis server of the test's own.
 //! * [`run`] and [`Tool`] run a client with an input and a deadline; [`tlog_command`] is the project's own.
 //! * [`DiskImage`] is an ext4 image of real files, and what its log must look like.
+//! * [`vdisk`] is a client of the TLog wire that does one thing at a time.
 //! * [`kafka`] says to a server what no proper client says; [`Random`] makes repeatable choices.
 //! * [`wait_until`] waits for a condition. Nothing else waits; a deadline that passes is a failure with the log.
 //!
@@ -15,6 +16,7 @@ mod random;
 mod redis;
 mod server;
 mod tools;
+pub mod vdisk;
 mod wait;
 
 pub use image::DiskImage;
@@ -23,6 +25,7 @@ pub use random::Random;
 pub use redis::Redis;
 pub use server::{Server, tlog_command};
 pub use tools::{Tool, free_port, http_get, run, run_up_to};
+pub use vdisk::TlogSocket;
 pub use wait::{DEADLINE, wait_until, wait_up_to};
 
 /// A directory that is removed with the value.

@@ -21,6 +21,7 @@ pub struct Redis {
     child: Child,
     port: u16,
     dir: PathBuf,
+    options: Vec<String>,
 }
 
 impl Redis {
@@ -37,10 +38,19 @@ impl Redis {
     /// # Errors
     /// When redis is not installed or does not answer.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, &[])
+    }
+
+    /// As [`Redis::start`], with further `options` as on its command line.
+    ///
+    /// # Errors
+    /// When redis is not installed or does not answer.
+    pub fn start_with(dir: &Path, options: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let mut last = None;
         for _ in 0..START_ATTEMPTS {
-            let mut redis = Self::spawn(dir.to_owned(), free_port()?)?;
+            let mut redis = Self::spawn(dir.to_owned(), free_port()?, options.clone())?;
             match redis.wait_answer() {
                 Ok(()) => return Ok(redis),
                 Err(error) => last = Some(error),
@@ -49,7 +59,7 @@ impl Redis {
         Err(last.context("at least one attempt was made")?)
     }
 
-    fn spawn(dir: PathBuf, port: u16) -> Result<Self> {
+    fn spawn(dir: PathBuf, port: u16, options: Vec<String>) -> Result<Self> {
         if find(&"redis-server".into()).is_none() {
             bail!("redis-server is not installed; compat-tests/run installs it");
         }
@@ -61,10 +71,11 @@ impl Redis {
             .arg(port.to_string())
             .arg("--dir")
             .arg(&dir)
+            .args(&options)
             .stdin(Stdio::null())
             .stdout(log)
             .spawn()?;
-        Ok(Self { child, port, dir })
+        Ok(Self { child, port, dir, options })
     }
 
     fn wait_answer(&mut self) -> Result<()> {
@@ -82,6 +93,12 @@ impl Redis {
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The first bytes of the answer to an inline command, as they come.
@@ -126,7 +143,7 @@ impl Redis {
         if self.child.try_wait()?.is_none() {
             bail!("redis still runs");
         }
-        *self = Self::spawn(self.dir.clone(), self.port)?;
+        *self = Self::spawn(self.dir.clone(), self.port, self.options.clone())?;
         self.wait_answer()
     }
 
