@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::context::Peer;
-use super::dispatch::{self, Incoming, Reply, Started, Violation};
+use super::dispatch::{self, Begun, Incoming, Reply, Started, Violation};
 use super::protocol::{FrameError, FrameReader, frame_length, peek};
 use crate::task;
 use crate::types::limits;
@@ -293,6 +293,21 @@ impl Running {
     }
 }
 
+/// Does the work of an API on a thread of the blocking pool.
+async fn on_worker<T: Send + 'static>(
+    workers: Arc<Semaphore>,
+    api: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Violation> {
+    let worker = workers.acquire_owned().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(worker);
+        done
+    });
+    done.await.map_err(|_| Violation::Panicked { api })
+}
+
 struct Responder {
     peer: Arc<Peer>,
     socket: OwnedWriteHalf,
@@ -350,22 +365,21 @@ impl Responder {
         }
     }
 
-    /// Begins a request; large ones are decoded and checked on a thread of the blocking pool, a core's worth of them at
-    /// a time in the whole process.
+    /// Begins a request; large and laborious ones on a thread of the blocking pool, a core's worth of them at a time in
+    /// the whole process.
     async fn begin(&mut self, queued: Queued) -> Result<(), End> {
         let Queued { incoming, overlaps, held } = queued;
         let peer = Arc::clone(&self.peer);
+        let workers = Arc::clone(&peer.shared.workers);
+        let api = dispatch::find(incoming.key).map_or("unknown", |entry| entry.name);
         let started = if incoming.frame.len() > limits::KAFKA_SMALL_FRAME_BYTES {
-            let api = dispatch::find(incoming.key).map_or("unknown", |entry| entry.name);
-            let worker = Arc::clone(&peer.shared.workers).acquire_owned().await;
-            let started = tokio::task::spawn_blocking(move || {
-                let started = dispatch::begin(peer, incoming);
-                drop(worker);
-                started
-            });
-            started.await.map_err(|_| Violation::Panicked { api })??
+            let work = move || dispatch::begin(peer, incoming).map(Begun::started);
+            on_worker(workers, api, work).await??
         } else {
-            dispatch::begin(peer, incoming)?
+            match dispatch::begin(peer, incoming)? {
+                Begun::Started(started) => started,
+                Begun::Laborious(work) => on_worker(workers, api, work).await?,
+            }
         };
         let (reply, future) = match started {
             Started::Done(reply) => (Some(reply), None),

@@ -28,8 +28,13 @@ pub(super) trait Api: 'static {
     /// Whether a request may begin while earlier ones of this kind still wait for their answer.
     const OVERLAPS: bool = false;
 
+    /// Whether beginning a request may take long however short it is. Where the frame is long this is not asked.
+    fn is_laborious(_request: &Self::Message) -> bool {
+        false
+    }
+
     /// Begins the request. Whatever must happen in request order has happened on return; the rest is in the future.
-    /// Runs on a thread of its own when the frame is large.
+    /// Runs on a thread of its own when the frame is large or the request laborious.
     fn handle(call: &Call, request: Self::Message) -> Handled<Response<Self>>;
 
     /// An answer that carries `refusal` everywhere it has room for an error.
@@ -114,7 +119,7 @@ pub(super) struct Entry {
     pub served: RangeInclusive<i16>,
     pub advertised_min: i16,
     pub overlaps: bool,
-    start: fn(Arc<Peer>, Incoming) -> Result<Started, Violation>,
+    start: fn(Arc<Peer>, Incoming) -> Result<Begun, Violation>,
 }
 
 /// A request whose order is fixed.
@@ -123,6 +128,24 @@ pub(super) enum Started {
     Done(Reply),
     /// Still to be awaited.
     Running(BoxFuture<'static, Reply>),
+}
+
+/// What [`begin`] came to.
+pub(super) enum Begun {
+    /// The order is fixed.
+    Started(Started),
+    /// Still to be begun, on a thread where it may take its time.
+    Laborious(Box<dyn FnOnce() -> Started + Send>),
+}
+
+impl Begun {
+    /// Begins what is left to begin, here.
+    pub fn started(self) -> Started {
+        match self {
+            Self::Started(started) => started,
+            Self::Laborious(work) => work(),
+        }
+    }
 }
 
 const fn entry<A: Api>() -> Entry {
@@ -158,12 +181,13 @@ pub(super) fn find(key: i16) -> Option<&'static Entry> {
 ///
 /// # Errors
 /// [`Violation`]: the connection is to be closed.
-pub(super) fn begin(peer: Arc<Peer>, incoming: Incoming) -> Result<Started, Violation> {
+pub(super) fn begin(peer: Arc<Peer>, incoming: Incoming) -> Result<Begun, Violation> {
     let served = find(incoming.key).filter(|entry| entry.served.contains(&incoming.version));
     match served {
         Some(entry) => (entry.start)(peer, incoming),
         None if incoming.key == ApiKey::ApiVersions as i16 => {
-            Ok(Started::Done(api::refuse_unknown_api_versions(incoming.correlation_id)))
+            let reply = api::refuse_unknown_api_versions(incoming.correlation_id);
+            Ok(Begun::Started(Started::Done(reply)))
         }
         None => Err(Violation::NotServed {
             key: incoming.key,
@@ -186,7 +210,7 @@ fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming) -> Result<Started, Violation> {
+fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming) -> Result<Begun, Violation> {
     let Incoming { frame, key, version, correlation_id, received } = incoming;
     guard::check(key, version, &frame).map_err(|source| Violation::Guard {
         api: A::NAME,
@@ -202,15 +226,19 @@ fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming) -> Result<Started, Violati
         correlation_id,
     );
     let call = Call { peer, version };
-    let handled = span.in_scope(|| A::handle(&call, request));
-    let finish = Finish { frame, call, correlation_id, received };
-    Ok(match handled {
-        Handled::Now(answer) => Started::Done(finish.reply::<A>(answer)),
-        Handled::Later(future) => {
-            let work = async move { finish.reply::<A>(future.await) };
-            Started::Running(Box::pin(work.instrument(span)))
+    let laborious = A::is_laborious(&request);
+    let work = move || {
+        let handled = span.in_scope(|| A::handle(&call, request));
+        let finish = Finish { frame, call, correlation_id, received };
+        match handled {
+            Handled::Now(answer) => Started::Done(finish.reply::<A>(answer)),
+            Handled::Later(future) => {
+                let work = async move { finish.reply::<A>(future.await) };
+                Started::Running(Box::pin(work.instrument(span)))
+            }
         }
-    })
+    };
+    Ok(if laborious { Begun::Laborious(Box::new(work)) } else { Begun::Started(work()) })
 }
 
 fn decode<A: Api>(

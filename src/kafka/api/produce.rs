@@ -46,6 +46,12 @@ impl Api for Produce {
     const ADVERTISED_MIN: i16 = 0;
     const OVERLAPS: bool = true;
 
+    /// Sixty kilobytes may expand to a hundred megabytes before the batch is found good or bad.
+    fn is_laborious(request: &Self::Message) -> bool {
+        let mut batches = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+        batches.any(|data| data.records.as_ref().is_some_and(|records| is_compressed(records)))
+    }
+
     fn handle(call: &Call, request: Self::Message) -> Handled<ProduceResponse> {
         let refusal = if !(-1..=1).contains(&request.acks) {
             Some(Refusal::Acks)
@@ -174,6 +180,10 @@ fn check(version: i16, records: &[u8]) -> Result<(), Refusal> {
     }
 }
 
+fn is_compressed(records: &[u8]) -> bool {
+    BatchHeader::parse(records).is_ok_and(|header| header.compression() != Ok(Compression::None))
+}
+
 fn is_zstd(header: &BatchHeader) -> bool {
     let codec: Result<Compression, record::Error> = header.compression();
     codec == Ok(Compression::Zstd)
@@ -231,6 +241,7 @@ mod tests {
         let mut builder = BatchBuilder::new(1_000);
         builder.push(1_000, Some(b"k"), Some(b"v"), &[]);
         let plain = builder.build();
+        assert!(!is_compressed(&plain));
         assert_eq!(check(3, &plain), Ok(()));
         assert_eq!(check(3, &[]), Err(Refusal::NotOneBatch));
         assert_eq!(check(3, &[plain.clone(), plain].concat()), Err(Refusal::NotOneBatch));
@@ -238,6 +249,7 @@ mod tests {
         let mut builder = BatchBuilder::new(1_000);
         builder.push(1_000, Some(b"k"), Some(b"v"), &[]);
         let zstd = builder.compression(Compression::Zstd).build();
+        assert!(is_compressed(&zstd));
         assert_eq!(check(6, &zstd), Err(Refusal::ZstdTooEarly));
         assert_eq!(check(7, &zstd), Ok(()));
     }
