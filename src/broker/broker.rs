@@ -310,9 +310,12 @@ impl Broker {
             let opening = tokio::task::spawn_blocking(move || broker.serve_new(&state));
             opening.await.unwrap_or(Err(CreateTopicError::Stopping))?
         };
-        if let Some(tier) = self.tier.as_ref().filter(|_| topic.options().vdisk) {
-            let put = tier.put_topic(&topic.info()).await;
-            put.map_err(|error| CreateTopicError::ShardServers { why: error.to_string() })?;
+        if let Some(tier) = self.tier.as_ref().filter(|_| topic.options().vdisk)
+            && let Err(error) = tier.put_topic(&topic.info()).await
+        {
+            // Left there, a rebuild would take it for a topic.
+            tier.withdraw_topic(&topic.info()).await;
+            return Err(CreateTopicError::ShardServers { why: error.to_string() });
         }
         self.committer
             .record(Event::TopicCreated(state.clone()))

@@ -69,6 +69,13 @@ impl DataDir {
         })
     }
 
+    /// Whether a broker ever got as far as to keep state here. A first start that was cut short did not, and what it would
+    /// have taken over from the shard servers is taken over by the next one.
+    #[must_use]
+    pub fn holds_state(&self) -> bool {
+        self.disk.exists(&super::recovery::checkpoint_path(&self.path))
+    }
+
     /// Says for ever that the directory belongs to `cluster`. Durable on return.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **Where truth lies.** The commit log is the truth above the last checkpoint, checkpoint and segments below it.
-//! [`catalogue`] is the one state machine over commit log entries; the committer feeds it live and [`recovery`] feeds
+//! `catalogue` is the one state machine over commit log entries; the committer feeds it live and `recovery` feeds
 //! it at a start, so that the two cannot drift apart.
 //!
 //! **Invariants.**
@@ -21,7 +21,7 @@
 //! * A topic's deletion is durable before a file of it is unlinked, and replay never brings it back: entries name the
 //!   topic's id.
 //!
-//! **Recovery.** See [`recovery`]: cut at the checkpoint, write again what the commit log holds above, sync, new
+//! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
 //! checkpoint, then serve.
 //!
 //! ```text
@@ -56,8 +56,8 @@ pub mod vdisks;
 
 pub use broker::{Adopted, Broker, NewTopic, TopicPlan};
 pub use catalogue::{
-    AppendMark, Catalogue, EpochStart, Event, FragmentHead, FragmentIntent, PartitionState, Run,
-    TopicState,
+    AppendMark, ApplyError, Catalogue, EpochStart, Event, FragmentHead, FragmentIntent,
+    PartitionState, Run, TopicState,
 };
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use committer::Stopped;

@@ -276,7 +276,11 @@ impl Partition {
 
     fn check(&self, batch: &Bytes, origin: Origin) -> Result<BatchHeader, AppendError> {
         let options = self.options();
-        let limit = options.max_message_bytes.min(limits::RECORD_BATCH_BYTES);
+        let limit = match origin {
+            Origin::Kafka => options.max_message_bytes.min(limits::RECORD_BATCH_BYTES),
+            // The batch is the vdisk's own joining of blocks, each of which was checked.
+            Origin::Vdisk => limits::RECORD_BATCH_BYTES,
+        };
         if batch.len() > limit {
             return Err(AppendError::TooLarge { bytes: batch.len(), limit });
         }

@@ -37,6 +37,8 @@ const INBOX: usize = 16;
 const OUTBOX: usize = 1024;
 /// How long a vdisk without a client keeps its task and its recent hashes: longer than a client takes to reconnect.
 const IDLE: Duration = Duration::from_secs(60);
+/// Pause before an append that the broker could not take is tried again.
+const APPEND_AGAIN: Duration = Duration::from_millis(50);
 /// Messages joined into one event: what queued up during an append becomes one batch.
 const JOINED_MESSAGES: usize = 8;
 
@@ -563,7 +565,7 @@ impl Task {
             Effect::Append { first_offset, blocks, block_size } => {
                 // Runs before it are in the log before it, so nobody has to wait for them.
                 self.runs.clear();
-                self.append(first_offset, &blocks, block_size)?;
+                self.append(first_offset, &blocks, block_size).await?;
             }
             Effect::RequestShip { upto } => self.partition.request_ship(upto),
             Effect::LookupHashes { offset } => {
@@ -587,7 +589,8 @@ impl Task {
         }
     }
 
-    fn append(
+    /// Appends one batch. While the disk is full or too much waits for it, this waits, and so does everybody who writes.
+    async fn append(
         &mut self,
         first_offset: Offset,
         blocks: &[Block],
@@ -601,8 +604,18 @@ impl Task {
         for block in blocks {
             push_block(&mut builder, block, block_size, stamps(block))?;
         }
-        // Its commit shows in the high watermark, its failure ends the process or the broker.
-        drop(self.partition.append(builder.build().into(), Origin::Vdisk)?);
+        let batch = Bytes::from(builder.build());
+        loop {
+            match self.partition.append(batch.clone(), Origin::Vdisk) {
+                // Its commit shows in the high watermark, its failure ends the process or the broker.
+                Ok(_) => break,
+                Err(error @ (AppendError::Busy | AppendError::DiskFull)) => {
+                    tracing::debug!(vdisk = %self.vdisk, %error, "an append waits");
+                    tokio::time::sleep(APPEND_AGAIN).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         let end = first_offset + i64::try_from(blocks.len()).unwrap_or(i64::MAX);
         let log_end = self.partition.watermarks().log_end;
         if log_end != end {

@@ -14,7 +14,7 @@ use super::storage;
 use crate::broker::vdisk;
 use crate::broker::vdisks::Vdisks;
 use crate::broker::{self, Adopted, Broker, DataDir};
-use crate::disk::{Disk, FileDisk};
+use crate::disk::FileDisk;
 use crate::tier::{Remaining, Tier};
 use crate::{kafka, tlog};
 
@@ -28,13 +28,11 @@ const SHARE: usize = 4;
 /// What a part refuses, or why it cannot start.
 pub async fn open(context: Context) -> Result<Parts, Error> {
     let stop = CancellationToken::new();
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk);
     let path = context.data_dir.clone();
-    let data_dir = {
-        let disk = Arc::clone(&disk);
-        blocking(move || DataDir::open(disk, &path, random())).await?.map_err(refused)?
-    };
-    let opened = storage::open(&context, data_dir.id, data_dir.cluster, &disk, &stop).await?;
+    let data_dir = blocking(move || DataDir::open(Arc::new(FileDisk), &path, random()))
+        .await?
+        .map_err(refused)?;
+    let opened = storage::open(&context, &data_dir, &stop).await?;
     let tier = opened.tier;
     let broker = {
         let config = broker_config(&context);

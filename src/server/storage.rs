@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::error::Error;
 use super::run::Context;
 use crate::admin::{Finding, Health};
+use crate::broker::DataDir;
 use crate::config::{self, ServerAddress};
-use crate::disk::Disk;
 use crate::task;
 use crate::tier::store::addresses::{self, Address};
 use crate::tier::{
     self, Identity, OpenError, Opened, ReadKeyError, Standing, Status, Storage, Tier,
 };
-use crate::types::{ClusterId, DataDirId};
+use crate::types::ClusterId;
 
 /// How often the tier's state is looked at for `/readyz`.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,18 +26,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// [`Error::Refused`] for what the configuration must change, [`Error::Part`] with exit code 12 for a wrong key.
 pub(super) async fn open(
     context: &Context,
-    data_dir: DataDirId,
-    cluster: Option<ClusterId>,
-    disk: &Arc<dyn Disk>,
+    data_dir: &DataDir,
     stop: &CancellationToken,
 ) -> Result<Opened, Error> {
     let storage = storage(&context.config)?;
     let config = tier_config(&context.config)?;
-    let stores = storage.stores(disk, &mut super::parts::random).map_err(refused)?;
+    let stores = storage.stores(&data_dir.disk, &mut super::parts::random).map_err(refused)?;
     let identity = Identity {
-        data_dir,
-        cluster,
-        fresh: ClusterId::from_random(super::parts::random()),
+        data_dir: data_dir.id,
+        cluster: data_dir.cluster.filter(|_| data_dir.holds_state()),
+        fresh: data_dir.cluster.unwrap_or(ClusterId::from_random(super::parts::random())),
         address: context.config.tlog_address.to_string(),
     };
     let metrics = context.metrics.register(tier::Metrics::new);

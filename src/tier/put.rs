@@ -31,7 +31,12 @@ pub(super) fn writer(core: &Core, local: &dyn Local) -> Writer {
 }
 
 /// Which server takes which shard. Waits while fewer servers than shards can be considered at all.
-pub(super) async fn choose(core: &Core, id: TopicPartition, number: u64) -> Vec<usize> {
+pub(super) async fn choose(
+    core: &Core,
+    id: TopicPartition,
+    number: u64,
+    shards: usize,
+) -> Vec<usize> {
     let mut backoff = Backoff::new();
     loop {
         let usable =
@@ -45,7 +50,7 @@ pub(super) async fn choose(core: &Core, id: TopicPartition, number: u64) -> Vec<
             .map(|server| placement::Server { name: server.name().to_owned(), weight: 1.0 })
             .collect();
         let sharing = core.config.allow_shared_servers;
-        match placement::place(id, number, core.config.shards(), &servers, sharing) {
+        match placement::place(id, number, shards, &servers, sharing) {
             Ok(places) => {
                 core.board.clear(id);
                 return places.iter().filter_map(|place| candidates.get(*place).copied()).collect();

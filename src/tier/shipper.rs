@@ -429,7 +429,11 @@ impl Shipping {
         let (entry, places) = match (known, known_places) {
             (Some(entry), Some(places)) => (entry, places),
             (known, _) => {
-                let places = put::choose(&self.core, self.local.id(), number).await;
+                let places = {
+                    // An intended fragment may be of another k and m than those of today.
+                    let shards = sealed.shards.len();
+                    put::choose(&self.core, self.local.id(), number, shards).await
+                };
                 let servers = places.iter().filter_map(|place| self.core.servers.get(*place));
                 let names = servers.map(|server| server.name().to_owned()).collect();
                 let mut entry = sealed.entry(names, EntryState::Shipped);

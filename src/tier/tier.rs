@@ -1,6 +1,6 @@
 //! The tier as the broker holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -154,6 +154,8 @@ pub(super) struct Core {
     memory: Semaphore,
     pub metrics: Metrics,
     pub board: Board,
+    /// What this process last put of each topic.
+    records: Mutex<HashMap<TopicId, TopicRecord>>,
     /// Everything committed is to be shipped now.
     pub draining: watch::Sender<bool>,
 }
@@ -170,6 +172,21 @@ impl std::fmt::Debug for Core {
 
 impl Core {
     /// W, or all servers where they share shards.
+    /// The newest record of this topic that anybody here has put: whoever holds an older copy puts that one.
+    pub fn newest(&self, record: &TopicRecord) -> TopicRecord {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = records.entry(record.id).or_insert_with(|| record.clone());
+        if record.revision > known.revision {
+            known.clone_from(record);
+        }
+        known.clone()
+    }
+
+    /// Forgets a topic that is gone.
+    pub fn forget(&self, topic: &TopicId) {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
     pub fn ship_quorum(&self) -> usize {
         self.config.ship_quorum().min(self.servers.len())
     }
@@ -288,6 +305,7 @@ impl Tier {
             memory: Semaphore::new(UNDER_WAY_KIB as usize),
             metrics,
             board: Board::default(),
+            records: Mutex::default(),
             draining: watch::Sender::new(false),
             config,
         });
@@ -422,7 +440,18 @@ impl Tier {
             removed.into_iter().next().map(|partition| partition.record)
         };
         let Some(record) = record else { return };
-        rebuild::delete(&self.core, record).await;
+        self.withdraw(&record).await;
+    }
+
+    /// Marks the record of a topic that did not come to be deleted on the servers that answer: some may have taken it.
+    pub async fn withdraw_topic(&self, info: &TopicInfo) {
+        self.withdraw(&info.record).await;
+    }
+
+    async fn withdraw(&self, record: &TopicRecord) {
+        let newest = self.core.newest(record);
+        rebuild::delete(&self.core, newest).await;
+        self.core.forget(&record.id);
     }
 
     /// Ships and completes what is left until the deadline, then ends all shipping. Says what remains.
@@ -482,10 +511,26 @@ pub(super) async fn put_topic(
     needed: usize,
     patience: Duration,
 ) -> Result<(), Unavailable> {
+    let give_up = tokio::time::Instant::now() + patience;
+    loop {
+        let newest = core.newest(record);
+        put_record(core, &newest, needed, give_up).await?;
+        // A change that came meanwhile may have been overwritten on some server.
+        if core.newest(record).revision == newest.revision {
+            return Ok(());
+        }
+    }
+}
+
+async fn put_record(
+    core: &Arc<Core>,
+    record: &TopicRecord,
+    needed: usize,
+    give_up: tokio::time::Instant,
+) -> Result<(), Unavailable> {
     let refuse = |done, why| Unavailable { done, needed, why };
     let encoded = record.encode(&core.config.keys);
     let bytes = Bytes::from(encoded.map_err(|error| refuse(0, in_words(&error)))?);
-    let give_up = tokio::time::Instant::now() + patience;
     let mut backoff = Backoff::new();
     loop {
         let servers = &core.servers;

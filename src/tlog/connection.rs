@@ -30,6 +30,8 @@ use crate::record::vdisk::Block;
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// A client that takes no answer for so long is dead or might as well be.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+/// A message beyond the input's allowance must arrive within this time.
+const FRAME_TIME: Duration = Duration::from_secs(30);
 /// For the last words to a client.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 /// How long a large message waits for memory.
@@ -80,6 +82,8 @@ enum End {
     DoesNotRead,
     #[error("no memory for the message within 30 s")]
     NoMemory,
+    #[error("a message is not complete within 30 s")]
+    SlowFrame,
 }
 
 /// Serves one client to its end. Never fails: what ends a connection is logged.
@@ -222,9 +226,17 @@ impl Connection<'_> {
     /// Moves bytes until something ends the connection, which is the error.
     async fn converse(&mut self, vdisk: &mut Writer) -> Result<std::convert::Infallible, End> {
         let mut progress = Instant::now();
+        let mut frame_began = None;
         loop {
-            self.hear(vdisk).await?;
+            let heard = self.hear(vdisk).await?;
             self.cover_input().await?;
+            // A long frame holds memory that others wait for, so it may not take for ever to arrive.
+            frame_began = match frame_began {
+                _ if self.input_memory.is_empty() => None,
+                Some(began) if !heard => Some(began),
+                _ => Some(Instant::now()),
+            };
+            let frame_due = frame_began.unwrap_or(progress) + FRAME_TIME;
             let listens = self.unsent.len() < UNSENT_BYTES;
             let speaks = !self.unsent.is_empty();
             if !speaks {
@@ -240,6 +252,9 @@ impl Connection<'_> {
                 }
                 () = tokio::time::sleep_until(progress + WRITE_TIME), if speaks => {
                     return Err(End::DoesNotRead);
+                }
+                () = tokio::time::sleep_until(frame_due), if frame_began.is_some() => {
+                    return Err(End::SlowFrame);
                 }
                 outbound = vdisk.outbox.recv(), if listens => self.take_outbound(vdisk, outbound)?,
                 read = read_some(&mut self.reader, self.session.input()), if listens => read?,
@@ -273,8 +288,9 @@ impl Connection<'_> {
         }
     }
 
-    /// Hands on what the input holds.
-    async fn hear(&mut self, vdisk: &Writer) -> Result<(), End> {
+    /// Hands on what the input holds; says whether that was anything.
+    async fn hear(&mut self, vdisk: &Writer) -> Result<bool, End> {
+        let mut heard = false;
         let mut blocks = Vec::new();
         let mut bytes = 0;
         loop {
@@ -286,6 +302,7 @@ impl Connection<'_> {
                     return Err(End::Violation(violation));
                 }
             };
+            heard |= event.is_some();
             if let Some(Event::Block(block)) = event {
                 bytes += block.data.len();
                 blocks.push(block);
@@ -296,7 +313,7 @@ impl Connection<'_> {
             }
             self.hand_on(vdisk, &mut blocks, &mut bytes).await?;
             let input = match event {
-                None => return Ok(()),
+                None => return Ok(heard),
                 Some(Event::ForceFlush(sequence)) => Input::ForceFlush(sequence),
                 Some(Event::WaitSlaveSync) => Input::WaitSlaveSync,
                 Some(Event::Disconnect) => return Err(End::Disconnected),
@@ -325,7 +342,14 @@ impl Connection<'_> {
         if let Some(at) = wrong {
             blocks.truncate(at);
         }
-        let permit = self.vdisks.broker().reserve(memory).await;
+        // What the input held of these blocks is theirs now: nobody waits for memory while holding some.
+        self.input_memory.clear();
+        let permit = tokio::select! {
+            () = self.stop.cancelled() => return Err(End::Stopped),
+            permit = timeout(MEMORY_TIME, self.vdisks.broker().reserve(memory)) => {
+                permit.map_err(|_| End::NoMemory)?
+            }
+        };
         if !vdisk.send(Input::Blocks(blocks, permit)).await {
             return Err(End::VdiskEnded);
         }
