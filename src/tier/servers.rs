@@ -270,6 +270,10 @@ impl Servers {
             let changed = *known != standing;
             if changed {
                 match &standing {
+                    // Each is asked again once the cluster is known.
+                    Standing::Up if self.cluster.get().is_none() => {
+                        tracing::debug!(server = name, "shard server answers");
+                    }
                     Standing::Up => tracing::info!(server = name, "shard server is up"),
                     Standing::Down { why } | Standing::Unfit { why } => {
                         tracing::warn!(server = name, why, "shard server is not used");
