@@ -65,7 +65,7 @@ pub enum Outbound {
 /// What a connection sends to its vdisk.
 #[derive(Debug)]
 pub enum Input {
-    /// Writes whose hashes match their data; the permit is held until they are committed.
+    /// Writes whose hashes match their data; the permit is held until they are queued or, beyond a gap, held back.
     Blocks(Vec<Block>, OwnedSemaphorePermit),
     /// Ship everything up to a sequence.
     ForceFlush(u64),

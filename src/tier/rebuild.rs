@@ -318,7 +318,7 @@ pub(super) async fn delete(core: &Arc<Core>, mut record: TopicRecord) {
         .await;
     let failed = answers.iter().filter(|answer| answer.is_err()).count();
     if failed > 0 {
-        tracing::warn!(topic = %record.name, failed, "shard servers keep shards of a deleted topic until the next start");
+        tracing::warn!(topic = %record.name, failed, "shard servers could not be told of a deleted topic: a start with them up removes what they hold, if any server was told; else delete the topic again after a rebuild");
     }
 }
 

@@ -430,7 +430,8 @@ impl Tier {
     }
 
     /// Marks a topic's record deleted on the servers that answer, and removes what its partitions have there. What stays
-    /// on others is removed at the next start.
+    /// on others is removed at the next start that finds the mark on any server; where none could be told, a rebuild brings
+    /// the topic back.
     pub async fn delete_topic(&self, id: TopicId) {
         let record = {
             let mut partitions = self.partitions();
