@@ -65,7 +65,8 @@ pub enum Outbound {
 /// What a connection sends to its vdisk.
 #[derive(Debug)]
 pub enum Input {
-    /// Writes whose hashes match their data; the permit is held until they are queued or, beyond a gap, held back.
+    /// Writes whose hashes match their data; the permit is held until they are committed, that of a block beyond a
+    /// gap until it is held back under the vdisks' own bound.
     Blocks(Vec<Block>, OwnedSemaphorePermit),
     /// Ship everything up to a sequence.
     ForceFlush(u64),
