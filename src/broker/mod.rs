@@ -44,6 +44,7 @@ mod checkpoint;
 mod committer;
 mod config;
 mod data_dir;
+mod epochs;
 mod error;
 mod metrics;
 mod partition;
@@ -63,6 +64,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use committer::Stopped;
 pub use config::Config;
 pub use data_dir::DataDir;
+pub use epochs::EpochEnd;
 pub use error::{
     AppendError, BlockSizeError, CreateTopicError, DeleteTopicError, OpenError, ProducerIdError,
     ReadError, VdiskTopicError,

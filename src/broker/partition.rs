@@ -12,6 +12,7 @@ use super::catalogue::{
     forget_marks_below,
 };
 use super::committer::{Committer, Stopped};
+use super::epochs::{EpochEnd, epoch_end};
 use super::error::{AppendError, ReadError};
 use super::metrics::Metrics;
 use super::topic_config::{TimestampType, TopicOptions};
@@ -213,6 +214,15 @@ impl Partition {
     #[must_use]
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.turn().epoch
+    }
+
+    /// The newest epoch at or below `epoch` and where its committed records end; `None` if nothing is known of it.
+    ///
+    /// Source: KIP-320.
+    #[must_use]
+    pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
+        let turn = self.turn();
+        epoch_end(&turn.epochs, turn.epoch, self.watermarks().high_watermark, epoch)
     }
 
     /// Whether the topic is gone.

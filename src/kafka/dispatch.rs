@@ -160,7 +160,7 @@ const fn entry<A: Api>() -> Entry {
 }
 
 /// Every API served. Unknown ones are not stubbed: clients take an advertised API as a promise.
-pub(super) static TABLE: [Entry; 9] = [
+pub(super) static TABLE: [Entry; 10] = [
     entry::<api::Produce>(),
     entry::<api::Fetch>(),
     entry::<api::ListOffsets>(),
@@ -170,6 +170,7 @@ pub(super) static TABLE: [Entry; 9] = [
     entry::<api::CreateTopics>(),
     entry::<api::DeleteTopics>(),
     entry::<api::InitProducerId>(),
+    entry::<api::OffsetForLeaderEpoch>(),
 ];
 
 /// The row of `key`.

@@ -2,13 +2,16 @@
 //!
 //! Differs from Kafka: no sessions (every answer says session 0, which KIP-227 allows, and an incremental request is
 //! `FETCH_SESSION_ID_NOT_FOUND`, upon which clients send a full one); no preferred replica; the last stable offset is the
-//! high watermark until there are transactions; no diverging epochs are reported.
+//! high watermark until there are transactions.
 //!
 //! Limits of the request and of each partition are soft (KIP-74): the first partition with data gives one whole batch at
 //! least, later ones give nothing that does not fit. Batches are sent as stored, and only whole ones.
 //!
 //! The answer waits until there are enough bytes, the time is over, a partition has an error, or the server stops. What
 //! was read while waiting is kept, so each byte is read once however often the wait is interrupted.
+//!
+//! A client that says in which epoch it read its last record is told where that epoch ends, instead of being given
+//! data, when it stands behind that end or when the epoch has no records here: it then knows what it has to read anew.
 //!
 //! | version | change |
 //! |---|---|
@@ -30,19 +33,21 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::select_all;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::fetch_response::{
+    EpochEndOffset, FetchableTopicResponse, PartitionData,
+};
 use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName as WireName};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::shared::{check_epoch, first_error, partition, topic_by_id, topic_by_name};
-use crate::broker::{Partition, ReadError, Topic};
+use crate::broker::{EpochEnd, Partition, ReadError, Topic};
 use crate::kafka::context::Peer;
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure as _, Refusal};
 use crate::record::Batches;
-use crate::types::{Offset, Watermarks, limits};
+use crate::types::{LeaderEpoch, Offset, Watermarks, limits};
 
 /// First version with topic ids.
 const TOPIC_IDS: i16 = 13;
@@ -122,6 +127,8 @@ struct Target {
     next: Offset,
     /// What was read so far, in order.
     data: Vec<Bytes>,
+    /// Where the log parts from the one that the client read before.
+    diverging: Option<EpochEnd>,
     source: Result<Source, ErrorCode>,
 }
 
@@ -138,7 +145,7 @@ impl Target {
 
     /// What is to be read now: nothing when there is no new data, its limit is reached, or it failed.
     fn wish(&self) -> Option<(Arc<Partition>, Offset, usize)> {
-        let source = self.source.as_ref().ok()?;
+        let source = self.source.as_ref().ok().filter(|_| self.diverging.is_none())?;
         let room = self.max_bytes.saturating_sub(self.bytes());
         let news = self.next < source.partition.watermarks().high_watermark;
         let wanted = news && (room > 0 || self.data.is_empty());
@@ -153,7 +160,10 @@ impl Target {
         let marks = source.partition.watermarks();
         let refusal = if source.partition.is_deleted() {
             Some(gone(by_id))
-        } else if self.data.is_empty() && !(marks.log_start..=marks.log_end).contains(&self.next) {
+        } else if self.data.is_empty()
+            && self.diverging.is_none()
+            && !(marks.log_start..=marks.log_end).contains(&self.next)
+        {
             Some(Refusal::OffsetOutOfRange)
         } else {
             None
@@ -163,9 +173,11 @@ impl Target {
         }
     }
 
-    /// Whether waiting for more is pointless because it failed.
+    /// Whether waiting for more is pointless because it failed, or reads another log than its client.
     fn is_over(&self) -> bool {
-        self.source.is_err() || (self.max_bytes == 0 && !self.data.is_empty())
+        self.source.is_err()
+            || self.diverging.is_some()
+            || (self.max_bytes == 0 && !self.data.is_empty())
     }
 
     /// Takes the result of one read; `fits` bytes may be taken, and any number if nothing was taken before.
@@ -232,6 +244,14 @@ impl Target {
             .with_last_stable_offset(marks.high_watermark)
             .with_log_start_offset(marks.log_start)
             .with_aborted_transactions(committed_only.then(Vec::new))
+            .with_diverging_epoch(self.diverging.map_or_else(
+                EpochEndOffset::default,
+                |diverging| {
+                    EpochEndOffset::default()
+                        .with_epoch(diverging.epoch.0)
+                        .with_end_offset(diverging.end)
+                },
+            ))
             .with_records(Some(records))
     }
 }
@@ -369,16 +389,32 @@ fn target(topic: usize, found: &Result<Arc<Topic>, Refusal>, wanted: &FetchParti
     let source = found.as_deref().map_err(|&refusal| refusal).and_then(|topic| {
         let partition = partition(topic, wanted.partition)?;
         check_epoch(&partition, wanted.current_leader_epoch)?;
-        Ok(Source { changes: partition.watch(), partition })
+        let diverging = divergence(&partition, wanted)?;
+        Ok((Source { changes: partition.watch(), partition }, diverging))
     });
+    let (source, diverging) = match source {
+        Ok((source, diverging)) => (Ok(source), diverging),
+        Err(refusal) => (Err(refusal.code()), None),
+    };
     Target {
         topic,
         index: wanted.partition,
         max_bytes: size(wanted.partition_max_bytes),
         next: wanted.fetch_offset,
         data: Vec::new(),
-        source: source.map_err(|refusal| refusal.code()),
+        diverging,
+        source,
     }
+}
+
+/// Where the log parts from what the client says it read last, if it does. Source: KIP-595.
+fn divergence(partition: &Partition, wanted: &FetchPartition) -> Result<Option<EpochEnd>, Refusal> {
+    if wanted.last_fetched_epoch < 0 {
+        return Ok(None);
+    }
+    let read = LeaderEpoch(wanted.last_fetched_epoch);
+    let known = partition.epoch_end(read).ok_or(Refusal::OffsetOutOfRange)?;
+    Ok((known.epoch < read || known.end < wanted.fetch_offset).then_some(known))
 }
 
 /// A size field; negative ones mean nothing.

@@ -13,6 +13,7 @@ mod find_coordinator;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
 mod shared;
 
@@ -24,4 +25,5 @@ pub(super) use find_coordinator::FindCoordinator;
 pub(super) use init_producer_id::InitProducerId;
 pub(super) use list_offsets::ListOffsets;
 pub(super) use metadata::Metadata;
+pub(super) use offset_for_leader_epoch::OffsetForLeaderEpoch;
 pub(super) use produce::Produce;

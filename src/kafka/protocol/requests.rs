@@ -9,6 +9,9 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{BrokerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
@@ -17,7 +20,7 @@ use super::schema::Kind::{Bytes, String, Struct};
 use super::schema::{BOOL, INT8, INT16, INT32, INT64, Request, UUID, array, field};
 
 /// Every request that is served, by API key.
-pub(super) static REQUESTS: [Request; 9] = [
+pub(super) static REQUESTS: [Request; 10] = [
     PRODUCE,
     FETCH,
     LIST_OFFSETS,
@@ -27,6 +30,7 @@ pub(super) static REQUESTS: [Request; 9] = [
     CREATE_TOPICS,
     DELETE_TOPICS,
     INIT_PRODUCER_ID,
+    OFFSET_FOR_LEADER_EPOCH,
 ];
 
 const PRODUCE: Request = Request {
@@ -228,5 +232,28 @@ const INIT_PRODUCER_ID: Request = Request {
         field("transaction_timeout_ms", INT32),
         field("producer_id", INT64).since(3),
         field("producer_epoch", INT16).since(3),
+    ],
+};
+
+const OFFSET_FOR_LEADER_EPOCH: Request = Request {
+    key: 23,
+    versions: 2..=4,
+    flexible_since: 4,
+    fields: &[
+        field("replica_id", INT32).since(3),
+        field(
+            "topics",
+            array::<OffsetForLeaderTopic>(&Struct(&[
+                field("topic", String),
+                field(
+                    "partitions",
+                    array::<OffsetForLeaderPartition>(&Struct(&[
+                        field("partition", INT32),
+                        field("current_leader_epoch", INT32),
+                        field("leader_epoch", INT32),
+                    ])),
+                ),
+            ])),
+        ),
     ],
 };

@@ -13,11 +13,14 @@ use kafka_protocol::messages::fetch_request::{
 };
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest,
     FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    ProduceRequest, RequestHeader,
+    OffsetForLeaderEpochRequest, ProduceRequest, RequestHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
@@ -280,6 +283,23 @@ fn init_producer_id(d: &mut Dice, v: i16) -> InitProducerIdRequest {
     })
 }
 
+fn offset_for_leader_epoch(d: &mut Dice, v: i16) -> OffsetForLeaderEpochRequest {
+    message!(OffsetForLeaderEpochRequest {
+        replica_id: when!(v >= 3, d.i32().into(), (-2).into()),
+        topics: d.many(|d| message!(OffsetForLeaderTopic {
+            topic: d.text().into(),
+            partitions: d.many(|d| message!(OffsetForLeaderPartition {
+                partition: d.i32(),
+                current_leader_epoch: d.i32(),
+                leader_epoch: d.i32(),
+                unknown_tagged_fields: d.tags(v, 4),
+            })),
+            unknown_tagged_fields: d.tags(v, 4),
+        })),
+        unknown_tagged_fields: d.tags(v, 4),
+    })
+}
+
 /// Calls `$do!(maker, type)` with those of an API key.
 macro_rules! with_request {
     ($key:expr, $do:ident) => {
@@ -293,6 +313,9 @@ macro_rules! with_request {
             ApiKey::CreateTopics => $do!(create_topics, CreateTopicsRequest),
             ApiKey::DeleteTopics => $do!(delete_topics, DeleteTopicsRequest),
             ApiKey::InitProducerId => $do!(init_producer_id, InitProducerIdRequest),
+            ApiKey::OffsetForLeaderEpoch => {
+                $do!(offset_for_leader_epoch, OffsetForLeaderEpochRequest)
+            }
             other => panic!("{other:?} is in the table and has no random messages here"),
         }
     };
@@ -489,6 +512,7 @@ fn the_table_covers_what_is_served() {
         (ApiKey::CreateTopics, 2..=7),
         (ApiKey::DeleteTopics, 1..=6),
         (ApiKey::InitProducerId, 0..=5),
+        (ApiKey::OffsetForLeaderEpoch, 2..=4),
     ] {
         assert_eq!(versions(key as i16), Some(range), "{key:?}");
     }
