@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_protocol::ResponseError;
+
 use crate::record;
 use crate::tlog::protocol::{DecodeError, FrameError, HandshakeStatus};
 
@@ -91,6 +93,19 @@ pub enum Error {
         /// The last one given out here.
         sent: u64,
     },
+    /// The log has something else under sequences that were compared.
+    #[error(
+        "{server} closed the connection {attempts} times over blocks that vdisk `{vdisk}` should have already: its log has \
+         other data there"
+    )]
+    Differs {
+        /// Which one.
+        server: String,
+        /// As asked for.
+        vdisk: String,
+        /// Connections that ended so.
+        attempts: u32,
+    },
     /// A block that no server could take.
     #[error("a block of {bytes} bytes does not fit a message; {limit} are the most")]
     BlockTooLarge {
@@ -135,6 +150,7 @@ impl Error {
                     | HandshakeStatus::InvalidVdiskId
             ),
             Self::Forgot { .. } | Self::OtherWriter { .. } | Self::NoServer => true,
+            Self::Differs { .. } => true,
             Self::BlockTooLarge { .. } | Self::NegativeIndex { .. } | Self::GaveUp { .. } => true,
             Self::ClientClosed => true,
             Self::Io { .. } | Self::Timeout { .. } | Self::Closed { .. } => false,
@@ -248,4 +264,40 @@ pub enum KafkaError {
         /// What is wrong.
         source: record::Error,
     },
+}
+
+impl KafkaError {
+    /// Whether asking again, on a new connection, may go well: the broker is away, starts, stops, or cannot reach its
+    /// shard servers. A damaged log stays so, although Kafka's own clients ask for it again.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Timeout { .. } => true,
+            Self::Code { code, .. } => ResponseError::try_from_code(*code)
+                .is_some_and(|code| code.is_retriable() && code != ResponseError::CorruptMessage),
+            Self::TooLarge { .. }
+            | Self::Unreadable { .. }
+            | Self::Unsupported { .. }
+            | Self::UnknownPartition { .. }
+            | Self::OffsetOutOfRange { .. }
+            | Self::Damaged { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_pass_are_worth_another_try_and_damage_is_not() {
+        let is_retriable = |code| {
+            let (topic, name) = ("disk".to_owned(), String::new());
+            KafkaError::Code { api: "Fetch", topic, code, name }.is_retriable()
+        };
+        // Shard servers away, server stopping, coordinator loading.
+        assert!(is_retriable(9) && is_retriable(6) && is_retriable(14));
+        // Corrupt message, authorization, a number of nobody's.
+        assert!(!is_retriable(2) && !is_retriable(29) && !is_retriable(4711));
+    }
 }

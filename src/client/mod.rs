@@ -38,4 +38,4 @@ pub use error::{Error, KafkaError};
 pub use kafka::{Acks, Fetched, KafkaClient, PartitionInfo, TopicInfo, Which};
 pub use player::{BlockTarget, Counts, Limit, PlayError, Played, Player, RunStart, RunTracker};
 pub use resend_buffer::{ResendBuffer, Window};
-pub use tlog::{Config, Response, Responses, TlogClient};
+pub use tlog::{Config, Progress, Response, Responses, TlogClient};

@@ -14,6 +14,7 @@ use crate::task;
 use crate::types::limits::TLOG_MESSAGE_BYTES;
 
 mod attach;
+mod compare;
 mod conversation;
 
 use conversation::{Command, Conversation};
@@ -146,18 +147,28 @@ impl TlogClient {
         vdisk: &str,
         config: Config,
     ) -> Result<(Self, Responses), Error> {
-        let mut last = Error::NoServer;
-        for (tried, server) in servers.iter().enumerate() {
-            match attach::attach(server, vdisk, &config).await {
-                Ok(attached) => {
-                    let mut servers: Vec<String> = servers.to_vec();
-                    servers.rotate_left(tried);
-                    return Ok(Self::start(attached, servers, vdisk, config));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let (tried, attached) = attach::first(servers, vdisk, &config).await?;
+        let mut servers: Vec<String> = servers.to_vec();
+        servers.rotate_left(tried);
+        Ok(Self::start(attached, servers, vdisk, config))
+    }
+
+    /// Whether the log of `vdisk` has these writes, whose sequences are flushed: block number and data of each. Sends them
+    /// again on a connection of their own; a server compares what it is sent twice and ends the connection if that
+    /// differs. What the log does not hold any more counts as the same. Block numbers are not compared. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::Differs`], or why no server could be asked.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn compare(
+        servers: &[String],
+        vdisk: &str,
+        config: &Config,
+        writes: Vec<(u64, i64, Bytes)>,
+    ) -> Result<(), Error> {
+        compare::compare(servers, vdisk, config, writes).await
     }
 
     fn start(

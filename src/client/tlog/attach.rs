@@ -25,6 +25,22 @@ pub(super) struct Attached {
     pub(super) last_flushed: u64,
 }
 
+/// At the first server that takes the vdisk, with its place in the list.
+pub(super) async fn first(
+    servers: &[String],
+    vdisk: &str,
+    config: &Config,
+) -> Result<(usize, Attached), Error> {
+    let mut last = Error::NoServer;
+    for (tried, server) in servers.iter().enumerate() {
+        match attach(server, vdisk, config).await {
+            Ok(attached) => return Ok((tried, attached)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// Connects, shakes hands, and waits until the server is ready.
 ///
 /// # Cancel safety
@@ -103,6 +119,19 @@ async fn await_ready(
     }
 }
 
+/// The next response.
+///
+/// # Cancel safety
+/// Safe: what was read stays in the inbox.
+pub(super) async fn read_response(attached: &mut Attached) -> Result<Response, Error> {
+    let Attached { server, stream, inbox, .. } = attached;
+    let frame = read_frame(server, stream, inbox).await?;
+    Response::decode(&frame).map_err(|source| Error::Decode { server: server.clone(), source })
+}
+
+/// Room made for each read.
+pub(super) const READ_BYTES: usize = 16 * 1024;
+
 async fn read_frame(
     server: &str,
     stream: &mut TcpStream,
@@ -114,6 +143,8 @@ async fn read_frame(
         if let Some(frame) = taken {
             return Ok(frame);
         }
+        // A buffer without room would be read into 64 bytes at a time.
+        inbox.reserve(READ_BYTES);
         let read = stream.read_buf(inbox).await.map_err(Error::io("read from", server))?;
         if read == 0 {
             return Err(Error::Closed { server: server.to_owned() });

@@ -8,12 +8,36 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
-use super::attach::{Attached, attach};
+use super::attach::{Attached, READ_BYTES, attach};
 use super::{Config, Progress, Response};
 use crate::client::error::Error;
 use crate::client::resend_buffer::ResendBuffer;
 use crate::record::vdisk::Block;
 use crate::tlog::protocol::{ClientMessage, Response as WireResponse, Status, Wire, take_frame};
+
+/// A clock that stands still while the user leaves responses unread: the server, which is not heard then, is not late.
+#[derive(Debug, Default)]
+struct Clock {
+    stood: Duration,
+    /// Since when it stands, if it does.
+    since: Option<Instant>,
+}
+
+impl Clock {
+    /// The time it shows at `now`; from here on it stands or goes.
+    fn read(&mut self, now: Instant, stands: bool) -> Instant {
+        let since = if stands { self.since.or(Some(now)) } else { None };
+        if let Some(stood) = std::mem::replace(&mut self.since, since).filter(|_| !stands) {
+            self.stood += now - stood;
+        }
+        since.unwrap_or(now) - self.stood
+    }
+
+    /// When it will show `time`, if it does not stand before.
+    fn when(&self, time: Instant) -> Instant {
+        time + self.stood
+    }
+}
 
 /// Encoded and not yet taken by the socket, at most, and one message more.
 const OUT_BYTES: usize = 256 * 1024;
@@ -51,7 +75,7 @@ enum End {
 
 #[derive(Debug)]
 pub(super) struct Conversation {
-    /// The one in use, or to be tried next, in front.
+    /// The one to be tried next in front, or the one in use unless the list was replaced.
     servers: VecDeque<String>,
     vdisk: String,
     config: Config,
@@ -59,8 +83,10 @@ pub(super) struct Conversation {
     ends: Ends,
     /// Whether the handle can still send blocks, or some are on the way.
     blocks_open: bool,
-    /// Not yet taken by the user; while there are any, the server is not read.
+    /// Not yet taken by the user; while there are any, the server is not read, and the clock stands.
     undelivered: VecDeque<Response>,
+    /// Of all times that a server must keep.
+    clock: Clock,
     /// Still to be flushed by force, and whether this connection was told.
     force_flush: Option<(u64, bool)>,
     slave_waits: Vec<oneshot::Sender<()>>,
@@ -86,6 +112,7 @@ impl Conversation {
             ends,
             blocks_open: true,
             undelivered: VecDeque::new(),
+            clock: Clock::default(),
             force_flush: None,
             slave_waits: Vec::new(),
             slave_wait_sent: false,
@@ -101,6 +128,7 @@ impl Conversation {
         let mut attached = first;
         let failed = loop {
             let since = Instant::now();
+            let used = attached.server.clone();
             let end = match self.adopt(&attached) {
                 Ok(()) => self.converse(attached).await,
                 Err(error) => End::Failed(error),
@@ -119,7 +147,7 @@ impl Conversation {
             if since.elapsed() >= GOOD_CONNECTION {
                 self.pause = self.config.first_pause;
             }
-            attached = match self.reattach().await {
+            attached = match self.reattach(&used).await {
                 Ok(attached) => attached,
                 Err(End::Over) => return,
                 Err(End::Broken(error) | End::Failed(error)) => break error,
@@ -163,28 +191,32 @@ impl Conversation {
         let (mut reader, mut writer) = stream.into_split();
         let responses = self.ends.responses.clone();
         let mut out = BytesMut::new();
-        let mut heard = Instant::now();
+        let mut heard = None;
         loop {
             if let Some(end) = self.hear(&server, &mut inbox) {
                 return end;
             }
-            let now = Instant::now();
+            let hears = self.undelivered.is_empty();
+            let now = self.clock.read(Instant::now(), !hears);
             self.buffer.expire(now);
             self.fill(&mut out, now);
-            let silent_at = heard + self.config.silence_timeout;
+            let silent_at = *heard.get_or_insert(now) + self.config.silence_timeout;
             let owed = self.buffer.awaits_received();
             if owed && silent_at <= now {
                 let waited = self.config.silence_timeout;
                 return End::Broken(Error::Timeout { op: "answer", server, waited });
             }
             if !owed {
-                heard = now;
+                heard = Some(now);
             }
             let wake = self.buffer.next_deadline().map_or(silent_at, |at| at.min(silent_at));
+            let wake = self.clock.when(wake);
+            // A buffer without room would be read into 64 bytes at a time.
+            inbox.reserve(READ_BYTES);
             tokio::select! {
-                read = reader.read_buf(&mut inbox), if self.undelivered.is_empty() => match read {
+                read = reader.read_buf(&mut inbox), if hears => match read {
                     Ok(0) => return self.closed(server),
-                    Ok(_) => heard = Instant::now(),
+                    Ok(_) => heard = None,
                     Err(_) if self.leave_sent => return self.closed(server),
                     Err(error) => return End::Broken(Error::io("read from", &server)(error)),
                 },
@@ -208,13 +240,13 @@ impl Conversation {
                         }
                     }
                 },
-                permit = responses.reserve(), if !self.undelivered.is_empty() => {
+                permit = responses.reserve(), if !hears => {
                     match (permit, self.undelivered.pop_front()) {
                         (Ok(permit), Some(response)) => permit.send(response),
                         _ => self.undelivered.clear(),
                     }
                 }
-                () = sleep_until(wake.into()) => {}
+                () = sleep_until(wake.into()), if hears => {}
             }
         }
     }
@@ -353,12 +385,13 @@ impl Conversation {
         }
     }
 
-    /// Goes round the servers until one takes the vdisk.
-    async fn reattach(&mut self) -> Result<Attached, End> {
+    /// Goes round the servers until one takes the vdisk, from the one behind the `broken` one on; from the front where that
+    /// is on the list no more.
+    async fn reattach(&mut self, broken: &str) -> Result<Attached, End> {
         let since = Instant::now();
         // A server that could not ship needs time, and one that closes at once must not be called at full speed.
         let mut pause = if self.flush_failed { self.config.flush_failed_pause } else { self.pause };
-        if self.servers.len() > 1 {
+        if self.servers.front().is_some_and(|front| front == broken) {
             self.servers.rotate_left(1);
         }
         loop {
@@ -422,4 +455,21 @@ fn chain(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stood_goes_on_where_it_was() {
+        let (begin, second) = (Instant::now(), Duration::from_secs(1));
+        let mut clock = Clock::default();
+        assert_eq!(clock.read(begin, false), begin);
+        assert_eq!(clock.read(begin + second, true), begin + second);
+        assert_eq!(clock.read(begin + 5 * second, true), begin + second);
+        assert_eq!(clock.read(begin + 6 * second, false), begin + second);
+        assert_eq!(clock.read(begin + 7 * second, false), begin + 2 * second);
+        assert_eq!(clock.when(begin + 2 * second), begin + 7 * second);
+    }
 }

@@ -336,3 +336,77 @@ async fn what_no_server_takes_is_refused_at_once() {
     assert!(matches!(refused, Error::NegativeIndex { index: -1 }));
     assert_eq!(client.last_sequence(), 0);
 }
+
+fn writes() -> Vec<(u64, i64, Bytes)> {
+    vec![(3, 7, Bytes::from_static(b"three")), (9, 8, Bytes::new())]
+}
+
+#[tokio::test]
+async fn what_is_compared_is_sent_again_until_it_is_answered() {
+    let (listener, address) = listener().await;
+    let config = Config { resend_after: Duration::from_millis(30), ..config() };
+    let servers = [address];
+    let asked = TlogClient::compare(&servers, "disk", &config, writes());
+    let server = async {
+        let mut peer = Peer::attached(&listener, 9).await;
+        let block = peer.block().await;
+        assert_eq!((block.sequence, block.place), (3, Place::Index(7)));
+        assert_eq!(peer.block().await.operation, OPERATION_ZERO);
+        peer.answer(Status::Received, &[3]).await;
+        // The other one could not be looked up at first.
+        assert_eq!(peer.block().await.sequence, 9);
+        peer.answer(Status::Received, &[9]).await;
+        while peer.message().await != ClientMessage::Disconnect {}
+        peer.answer(Status::Disconnected, &[]).await;
+    };
+    let (asked, ()) = tokio::join!(asked, server);
+    asked.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_ends_every_comparison_has_other_data() {
+    let (listener, address) = listener().await;
+    let servers = [address];
+    let config = config();
+    let asked = TlogClient::compare(&servers, "disk", &config, writes());
+    let server = async {
+        for _ in 0..3 {
+            let mut peer = Peer::attached(&listener, 9).await;
+            peer.block().await;
+            peer.answer(Status::Disconnected, &[]).await;
+        }
+    };
+    let (asked, ()) = tokio::join!(asked, server);
+    assert!(matches!(asked, Err(Error::Differs { attempts: 3, .. })), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_does_not_read_makes_no_server_look_silent() {
+    let times = (Duration::from_millis(30), Duration::from_millis(60));
+    let config = Config { resend_after: times.0, silence_timeout: times.1, ..config() };
+    let (client, mut responses, mut peer, _listener) = pair(config, 0).await;
+    for _ in 0..RESPONSES + 2 {
+        peer.answer(Status::ForceFlushReceived, &[]).await;
+    }
+    while responses.0.len() < RESPONSES {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    send(&client, 1).await;
+    assert_eq!(peer.block().await.sequence, 1);
+    peer.answer(Status::Received, &[1]).await;
+    let more = timeout(Duration::from_millis(200), peer.frame()).await;
+    assert!(more.is_err(), "neither sent again nor closed: {more:?}");
+    while responses.recv().await != Some(Response::Received(1)) {}
+    assert_eq!(client.progress().borrow().reconnects, 0);
+}
+
+#[tokio::test]
+async fn the_first_of_a_new_list_of_servers_is_tried_first() {
+    let (client, _, _peer, _listener) = pair(config(), 0).await;
+    let ((first, at_first), (_second, at_second)) = (listener().await, listener().await);
+    client.change_servers(vec![at_first.clone(), at_second]).await.unwrap();
+    let attached = timeout(Duration::from_secs(10), Peer::attached(&first, 0)).await;
+    let _peer = attached.expect("the first is called");
+    let mut progress = client.progress();
+    progress.wait_for(|progress| progress.server.as_ref() == Some(&at_first)).await.unwrap();
+}
