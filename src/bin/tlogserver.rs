@@ -1,5 +1,6 @@
 //! The broker: reads its options and runs the server.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use tlog::config::{self, Config, HostPort, Invocation};
@@ -12,10 +13,10 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error, error.exit_code()),
     };
     match invocation {
-        Invocation::Help => print!("{}", config::help()),
-        Invocation::Version => println!("tlogserver {}", env!("CARGO_PKG_VERSION")),
+        Invocation::Help => say(&config::help()),
+        Invocation::Version => say(concat!("tlogserver ", env!("CARGO_PKG_VERSION"), "\n")),
         Invocation::Check { text, refused } => {
-            print!("{text}");
+            say(&text);
             if let Some(error) = refused {
                 return refuse(&error, error.exit_code());
             }
@@ -26,10 +27,16 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// To standard output. A reader that has left is no error: `print!` would panic.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 fn healthcheck(address: &HostPort) -> ExitCode {
     match server::healthcheck(address) {
         Ok(answer) => {
-            println!("{answer}");
+            say(&format!("{answer}\n"));
             ExitCode::SUCCESS
         }
         Err(error) => refuse(&error, 1),
@@ -58,11 +65,12 @@ fn run(config: Config) -> ExitCode {
 }
 
 fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    for line in error.to_string().lines() {
-        eprintln!("tlogserver: {line}");
-    }
+    let mut text: String =
+        error.to_string().lines().map(|line| format!("tlogserver: {line}\n")).collect();
     if code == 64 {
-        eprintln!("tlogserver: -help lists all options");
+        text.push_str("tlogserver: -help lists all options\n");
     }
+    // The exit code tells those who do not listen.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
     ExitCode::from(code)
 }

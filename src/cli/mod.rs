@@ -3,7 +3,7 @@
 //! ```text
 //!  import   image ──> TlogClient ──> server                     restore  broker ── KafkaClient ─┐
 //!                                                                        shards ── tier ────────┴─> Player ──> image
-//!  verify   data directory, or shards: everything is read and checked, nothing is written
+//!  verify   data directory, or shards: everything is read and checked, parity too; nothing is written
 //!  bench    Kafka and TLog writes beside what loopback and disk can at best do
 //!  topics   what a broker holds
 //! ```
@@ -14,7 +14,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | an error; the message says what to do |
-//! | 2 | data is damaged or differs; the message names where |
+//! | 2 | data is damaged, or shards are missing; the message names where |
 //! | 10 | what was asked for does not exist |
 //! | 11 | locked by another process |
 //! | 12 | wrong key |
@@ -22,7 +22,8 @@
 //! | 78 | the configuration is refused |
 //!
 //! Messages for people go to standard error, results to standard output. Long work shows a bar on a terminal, and a line
-//! every 10 seconds elsewhere. A file that is made appears under its name only when it is whole.
+//! every 10 seconds elsewhere. Whoever stops reading ends no work. A file that is made appears under its name only when it
+//! is whole; one that would be empty because nothing lies within the given bounds does not replace another.
 //!
 //! Where to look next: `args` (the command line), `run` (from arguments to exit code), then the subcommand's file.
 
@@ -31,6 +32,7 @@ mod bench;
 mod failure;
 mod image;
 mod import;
+mod output;
 mod progress;
 mod restore;
 mod run;

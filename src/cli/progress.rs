@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
+use super::output::tell;
+
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Counts bytes towards a total; 0 where that is not known.
@@ -44,7 +46,7 @@ impl Progress {
                 total => format!(" of {}", HumanBytes(total)),
             };
             let (what, seconds) = (self.what, self.since.elapsed().as_secs());
-            eprintln!("{what}: {}{of} in {seconds} s", HumanBytes(done));
+            tell(format_args!("{what}: {}{of} in {seconds} s", HumanBytes(done)));
         }
     }
 

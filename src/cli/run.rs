@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 
 use super::args::{Cli, Command};
 use super::failure::{Exit, Failure};
+use super::output::tell;
 use super::{bench, import, restore, topics, verify};
 
 /// Runs the command `tlog` with these arguments, the program's name first.
@@ -19,7 +20,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tlog: {}", failure.message);
+            tell(format_args!("tlog: {}", failure.message));
             ExitCode::from(failure.exit as u8)
         }
     }
