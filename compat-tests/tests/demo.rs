@@ -357,7 +357,7 @@ fn a_server_with_its_data_serves_while_all_redis_are_down_and_ships_when_they_re
     check_with_kcat(&mut server, &image)?;
 
     // A second pass over the disk, zero blocks included, begins before there is a shard server and ends after.
-    let import = Transfer::import(&mut server, &image.path, &["--overwrite"])?;
+    let import = Transfer::import(&mut server, &image.path, &["--overwrite", "--block-size=4096"])?;
     thread::sleep(Duration::from_secs(1));
     ensure!(import.is_running(), "nothing can be flushed yet");
     servers.iter_mut().try_for_each(Redis::restart)?;

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use super::image::parse_bytes;
 use super::time::parse_rfc3339;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 data damaged, 10 not found, 11 locked, 12 wrong key, \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 data damaged or missing, 10 not found, 11 locked, 12 wrong key, \
                           64 wrong command line, 78 configuration refused";
 
 /// Logs of virtual disks: send images in, get disks back, look and check.
@@ -34,7 +34,8 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tlog import --server localhost:11211 --vdisk my-disk disk.img
-  tlog import --server localhost:11211 --vdisk my-disk --resume disk.img    # after an interruption")]
+  tlog import --server localhost:11211 --vdisk my-disk --resume disk.img    # after an interruption
+  tlog import --server localhost:11211 --vdisk my-disk --overwrite --block-size 4096 disk.img")]
 pub(super) struct ImportArgs {
     /// TLog port of the server; several, comma-separated, for failover.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
@@ -42,13 +43,16 @@ pub(super) struct ImportArgs {
     /// The vdisk: 1 to 249 characters of a-z A-Z 0-9 . _ -
     #[arg(long, value_name = "ID")]
     pub(super) vdisk: String,
-    /// Bytes of a block: a power of two from 512 to 1048576. A vdisk that has records keeps the one it has.
-    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = block_size)]
-    pub(super) block_size: usize,
-    /// Go on with an interrupted import of the same image.
+    /// Bytes of a block: a power of two from 512 to 1048576, 4096 unless given. A vdisk that has records keeps the one it
+    /// was begun with, and must be given the same: the server counts blocks, not bytes.
+    #[arg(long, value_name = "BYTES", value_parser = block_size)]
+    pub(super) block_size: Option<usize>,
+    /// Go on with an interrupted import of the same image. Before anything is sent, blocks that the log has already are
+    /// compared with the image.
     #[arg(long, conflicts_with = "overwrite")]
     pub(super) resume: bool,
-    /// Append a full pass over the image, zero blocks included, to what the vdisk has.
+    /// Append a full pass over the image, zero blocks included, to what the vdisk has. Needs --block-size if it has
+    /// anything.
     #[arg(long)]
     pub(super) overwrite: bool,
     /// End when no server took the connection for so many seconds; 0 = never.
@@ -139,7 +143,8 @@ pub(super) struct TopicsArgs {
 
 /// Read everything in a data directory, or everything that shards hold, and name what is damaged.
 ///
-/// Nothing is changed. The exit code is 2 when anything is damaged.
+/// Of shards each one is read and opened, and servers are named that lack some or hold damaged ones; a fragment that still
+/// opens without them is degraded. Nothing is changed. The exit code is 2 when anything is damaged or missing.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("what").args(["data_dir", "storage_dir", "storage_addresses"]).required(true),
@@ -227,7 +232,7 @@ mod tests {
     fn an_import_needs_a_sound_block_size_and_one_mode() {
         let import = |rest: &str| parse(&format!("tlog import --server h:1 --vdisk v {rest} i"));
         let Command::Import(args) = import("").unwrap().command else { panic!() };
-        assert_eq!((args.block_size, args.resume, args.overwrite), (4096, false, false));
+        assert_eq!((args.block_size, args.resume, args.overwrite), (None, false, false));
         assert!(import("--block-size 65536 --resume").is_ok());
         assert!(import("--block-size 4000").is_err());
         assert!(import("--resume --overwrite").is_err());
