@@ -31,6 +31,7 @@ impl Image {
         let mut partial = out.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
+        check_regular(&partial)?;
         let file = File::create(&partial).map_err(file_failure("create", &partial))?;
         Ok(Self { file, out: out.to_owned(), partial, written_end: 0, can_punch: true })
     }
@@ -54,6 +55,11 @@ impl Image {
             .rename(&self.partial, &self.out)
             .and_then(|()| FileDisk.sync_dir(dir))
             .map_err(file_failure("rename to", &self.out))
+    }
+
+    /// Removes it; what stands under its final name stays.
+    pub(super) fn discard(self) -> Result<(), Failure> {
+        std::fs::remove_file(&self.partial).map_err(file_failure("remove", &self.partial))
     }
 
     fn write_zeroes(&self, mut start: u64, end: u64) -> io::Result<()> {
@@ -122,13 +128,31 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
         })
 }
 
-/// Refuses to write over what is there.
+/// Refuses to write over what is there, and to replace what is no file: a device would become one.
 pub(super) fn check_free(out: &Path, force: bool) -> Result<(), Failure> {
+    check_regular(out)?;
     if !force && out.exists() {
         let message = format!("{} exists; give --force to replace it", out.display());
         return Err(Failure::new(Exit::Error, message));
     }
     Ok(())
+}
+
+/// Refuses what is there and no regular file: a directory, a device, a link.
+fn check_regular(path: &Path) -> Result<(), Failure> {
+    match path.symlink_metadata() {
+        Ok(found) if !found.is_file() => {
+            let message = format!(
+                "{} is no regular file: name a file to restore to; for a device, copy that file there afterwards",
+                path.display()
+            );
+            Err(Failure::new(Exit::Error, message))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(file_failure("look at", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +185,32 @@ mod tests {
             assert!(check_free(&out, false).is_err());
             check_free(&out, true).unwrap();
         }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_replaced_even_by_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/nowhere", &link).unwrap();
+        for path in [Path::new("/dev/null"), dir.path(), &link] {
+            let refused = check_free(path, true).unwrap_err();
+            assert!(refused.message.contains("no regular file"), "{}", refused.message);
+        }
+        let out = dir.path().join("out");
+        std::fs::create_dir(dir.path().join("out.partial")).unwrap();
+        assert!(Image::create(&out).unwrap_err().message.contains("no regular file"));
+    }
+
+    #[test]
+    fn a_discarded_image_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("disk.img");
+        std::fs::write(&out, b"good").unwrap();
+        let mut image = Image::create(&out).unwrap();
+        image.write_at(0, &[7; 512]).unwrap();
+        image.discard().unwrap();
+        assert_eq!(std::fs::read(&out).unwrap(), b"good");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
