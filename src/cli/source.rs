@@ -105,7 +105,7 @@ impl Source {
     }
 }
 
-/// Over connections as needed: a server that restarts is waited for.
+/// Over connections as needed: a server that restarts, or has lost its shard servers, is waited for.
 async fn fetch(
     address: &str,
     client: &mut Option<KafkaClient>,
@@ -126,7 +126,8 @@ async fn fetch(
         };
         match attempt.await {
             Ok(batches) => return Ok(batches),
-            Err(KafkaError::Io { .. } | KafkaError::Timeout { .. }) if since.elapsed() < AWAY => {
+            Err(error) if error.is_retriable() && since.elapsed() < AWAY => {
+                tracing::debug!(%error, "trying again");
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => return Err(error.into()),
