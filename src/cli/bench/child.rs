@@ -1,5 +1,6 @@
 //! A server of one's own for a benchmark.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,11 +28,7 @@ impl Server {
         let program = std::env::current_exe()
             .map_err(|error| failed(format!("cannot find this program's folder: {error}")))?
             .with_file_name("tlogserver");
-        let mut child = Command::new(&program)
-            .arg("-data-dir")
-            .arg(data_dir)
-            .args(["-kafka-address", "127.0.0.1:0", "-address", "127.0.0.1:0"])
-            .args(["-admin-address", "127.0.0.1:0"])
+        let mut child = command(&program, data_dir, std::env::vars_os().map(|(name, _)| name))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -79,6 +76,25 @@ impl Server {
     }
 }
 
+/// The server with its defaults and nothing else: what a person has set up, by variables or by a file here, is for another
+/// server, whose shard servers this one would take over.
+fn command(program: &Path, data_dir: &Path, variables: impl Iterator<Item = OsString>) -> Command {
+    let mut command = Command::new(program);
+    for variable in variables {
+        if variable.as_encoded_bytes().starts_with(b"TLOG_") {
+            command.env_remove(variable);
+        }
+    }
+    command
+        .args(["-config=", "-data-dir"])
+        .arg(data_dir)
+        .arg("-storage-dir")
+        .arg(data_dir.join("shards"))
+        .args(["-kafka-address", "127.0.0.1:0", "-address", "127.0.0.1:0"])
+        .args(["-admin-address", "127.0.0.1:0"]);
+    command
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended by itself.
@@ -96,6 +112,20 @@ fn listening(line: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_set_up_for_another_server_does_not_reach_this_one() {
+        let set = ["TLOG_STORAGE_ADDRESSES", "PATH", "TLOG_CONFIG"].into_iter().map(OsString::from);
+        let command = command(Path::new("tlogserver"), Path::new("/bench"), set);
+        let changed: Vec<_> = command.get_envs().collect();
+        assert_eq!(
+            changed,
+            [("TLOG_CONFIG".as_ref(), None), ("TLOG_STORAGE_ADDRESSES".as_ref(), None)]
+        );
+        let arguments: Vec<_> = command.get_args().collect();
+        assert_eq!(arguments[..3], ["-config=", "-data-dir", "/bench"]);
+        assert_eq!(arguments[3..5], ["-storage-dir", "/bench/shards"]);
+    }
 
     #[test]
     fn addresses_are_read_from_the_log() {
