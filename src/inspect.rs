@@ -3,24 +3,29 @@
 //! The readers here are not those of the server: they go by the drawings of the formats (`wal/mod.rs`, `log/mod.rs`,
 //! `record/mod.rs`), so that a fault in the server's own readers does not hide what it made.
 //!
-//! What counts as damage, and what does not: segments below the checkpoint's ends and every commit with a valid one
-//! behind it were acknowledged, and must be there. What follows may be cut off in the middle by a crash; the next start
-//! cuts it away or writes it again, so it is told apart as a *torn end*.
+//! What counts as damage, and what does not: segments below the checkpoint's ends, every commit with a valid one behind
+//! it, and every commit from the checkpoint's on were acknowledged, and must be there; so must the directories of the
+//! checkpoint's partitions, unless a commit above it says that a topic was deleted, or that more of a partition was
+//! left to the shard servers. What follows may be cut off in the middle by a crash; the next start cuts it away or
+//! writes it again, so it is told apart as a *torn end*.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
-use crate::broker::{Checkpoint, CheckpointError, TopicState};
+use crate::broker::{Checkpoint, CheckpointError, Event};
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::record::{BatchHeader, HEADER_BYTES, check_records, crc_matches};
 use crate::types::limits::COMMIT_BYTES;
-use crate::types::{CommitNumber, Offset};
+use crate::types::{CommitNumber, Offset, TopicId, TopicPartition};
 
 /// Where frames of the commit log may begin.
 const ALIGN_BYTES: usize = 512;
 /// Fixed part of a frame of the commit log.
 const FRAME_HEAD_BYTES: usize = 52;
 const LARGEST_FRAME_BYTES: usize = FRAME_HEAD_BYTES + COMMIT_BYTES;
+/// Kind of a commit's entry that is a catalogue event as JSON.
+const EVENT: u8 = 2;
 const FORMAT_FILE_BYTES: u64 = 64 * 1024;
 
 /// Why a directory cannot be looked at.
@@ -83,22 +88,73 @@ pub fn check_data_dir(
     let mut report = Report::default();
     check_format(disk, &format, &mut report)?;
     let checkpoint = check_checkpoint(disk, dir, &mut report)?;
-    let covered = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.commit);
-    check_commit_log(disk, &dir.join("commitlog"), covered, &mut report, progress)?;
+    let later = check_commit_log(disk, dir, checkpoint.as_ref(), &mut report, progress)?;
+    let expected = checkpoint.map(|checkpoint| bounds(&checkpoint, &later)).unwrap_or_default();
     let names = disk.list(dir).map_err(|source| InspectError::Io { path: path(), source })?;
-    for name in names {
-        let Some((topic, partition)) = name.rsplit_once('-') else { continue };
-        let Ok(partition) = partition.parse::<usize>() else { continue };
-        let state = checkpoint.as_ref().and_then(|checkpoint| {
-            let mut topics = checkpoint.catalogue.topics.values();
-            topics.find(|state: &&TopicState| state.name.as_str() == topic)
-        });
-        let kept = state.and_then(|state| state.partitions.get(partition));
-        // Without one, all of it is in the commit log still.
-        let bounds = kept.map_or((0, 0), |kept| (kept.local_start, kept.log_end));
-        check_partition(disk, &dir.join(&name), bounds, &mut report, progress)?;
+    let is_partition = |name: &String| {
+        name.rsplit_once('-').is_some_and(|(_, partition)| partition.parse::<u32>().is_ok())
+    };
+    let found: BTreeSet<String> = names.into_iter().filter(is_partition).collect();
+    for name in &found {
+        // Without bounds, all of it is in the commit log still.
+        let kept = expected.get(name).copied().unwrap_or_default();
+        check_partition(disk, &dir.join(name), kept, &mut report, progress)?;
+    }
+    for (name, (start, end)) in expected {
+        if start < end && !found.contains(&name) {
+            note(&mut report, end, &dir.join(name), start, end - 1, "missing, with the directory");
+        }
     }
     Ok(report)
+}
+
+/// What commits above the checkpoint say of what it names: looked for is what is to be there now.
+#[derive(Debug, Default)]
+struct Later {
+    deleted: HashSet<TopicId>,
+    local_starts: HashMap<TopicPartition, Offset>,
+}
+
+impl Later {
+    /// Takes note of the events of a commit; what is none is left to the server.
+    fn commit(&mut self, mut entries: &[u8]) {
+        while let Some((kind, rest)) = entries.split_first() {
+            let rest = &mut &*rest;
+            let _topic: [u8; 16] = take(rest);
+            let _partition: [u8; 4] = take(rest);
+            let length = u32::from_le_bytes(take(rest)) as usize;
+            let Some((payload, next)) = rest.split_at_checked(length) else { return };
+            entries = next;
+            if *kind != EVENT {
+                continue;
+            }
+            match serde_json::from_slice(payload) {
+                Ok(Event::TopicDeleted { topic }) => {
+                    self.deleted.insert(topic);
+                }
+                Ok(Event::LocalStartMoved { topic, partition, local_start }) => {
+                    self.local_starts.insert(TopicPartition { topic, partition }, local_start);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Of each directory that the checkpoint knows: first offset that must be there, and the end of what was synced.
+fn bounds(checkpoint: &Checkpoint, later: &Later) -> BTreeMap<String, (Offset, Offset)> {
+    let topics = checkpoint.catalogue.topics.values();
+    let kept = topics.filter(|topic| !later.deleted.contains(&topic.id));
+    let of_topic = |topic: &crate::broker::TopicState| {
+        let (id, name) = (topic.id, topic.name.clone());
+        let of_partition = (0..).zip(topic.partitions.clone()).map(move |(partition, state)| {
+            let moved = later.local_starts.get(&TopicPartition { topic: id, partition });
+            let start = state.local_start.max(moved.copied().unwrap_or(state.local_start));
+            (format!("{name}-{partition}"), (start, state.log_end))
+        });
+        of_partition.collect::<Vec<_>>()
+    };
+    kept.flat_map(of_topic).collect()
 }
 
 fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Lock>, InspectError> {
@@ -154,19 +210,30 @@ struct Chain {
     last: Option<(CommitNumber, u32)>,
     /// The first place without the next commit: damage, as soon as a later commit is found.
     broken: Option<String>,
+    /// The checkpoint's commit: what is below was freed, or may have been.
+    covered: CommitNumber,
+    later: Later,
 }
 
 fn check_commit_log(
     disk: &dyn Disk,
     dir: &Path,
-    covered: CommitNumber,
+    checkpoint: Option<&Checkpoint>,
     report: &mut Report,
     progress: &mut dyn FnMut(u64),
-) -> Result<(), InspectError> {
+) -> Result<Later, InspectError> {
+    let dir = &dir.join("commitlog");
+    let covered = checkpoint.map_or(0, |checkpoint| checkpoint.commit);
     if !disk.exists(dir) {
-        return Ok(());
+        if checkpoint.is_some() {
+            report.damage.push(format!(
+                "{}: missing, and with it every commit above the checkpoint's, {covered}",
+                dir.display()
+            ));
+        }
+        return Ok(Later::default());
     }
-    let mut chain = Chain::default();
+    let mut chain = Chain { covered, ..Chain::default() };
     for name in disk.list(dir).map_err(io_error(dir))? {
         if !name.ends_with(".log") {
             continue;
@@ -185,7 +252,7 @@ fn check_commit_log(
             "the commit log ends at commit {last}, but the checkpoint covers commit {covered}"
         ));
     }
-    Ok(())
+    Ok(chain.later)
 }
 
 fn check_commit_file(
@@ -214,6 +281,14 @@ fn check_commit_file(
                     frame.number
                 ));
             }
+            if chain.last.is_none() && frame.previous.0 > chain.covered {
+                report.damage.push(format!(
+                    "{}: begins with commit {}, but the commits from {} on must be there",
+                    path.display(),
+                    frame.number,
+                    chain.covered + 1
+                ));
+            }
             chain.broken = None;
             chain.last = Some(frame.previous);
         } else {
@@ -236,6 +311,9 @@ fn check_commit_file(
                 }
                 chain.last = Some((frame.number, frame.crc));
                 report.commits += 1;
+                if frame.number > chain.covered {
+                    chain.later.commit(&frame.entries);
+                }
             }
         }
         at += frame.length.next_multiple_of(ALIGN_BYTES) as u64;
@@ -249,6 +327,7 @@ struct Frame {
     length: usize,
     number: CommitNumber,
     previous: (CommitNumber, u32),
+    entries: Vec<u8>,
 }
 
 /// The frame at this place, if it is one and its checksum is right.
@@ -271,7 +350,8 @@ fn read_frame(file: &dyn DiskFile, at: u64, file_length: u64) -> io::Result<Opti
     file.read_exact_at(&mut frame, at)?;
     let found = crc32c::crc32c_append(crc32c::crc32c(&magic), frame.get(8..).unwrap_or_default());
     let is_header = &magic == b"TLCF";
-    Ok((found == crc).then_some(Frame { is_header, crc, length, number, previous }))
+    let entries = frame.split_off(FRAME_HEAD_BYTES);
+    Ok((found == crc).then_some(Frame { is_header, crc, length, number, previous, entries }))
 }
 
 /// The next `N` bytes of a head, zeros where it ends.
@@ -382,130 +462,4 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> InspectError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::disk::FileDisk;
-    use crate::record::{BatchBuilder, assign};
-    use crate::types::{DataDirId, LeaderEpoch, TopicId};
-    use crate::wal::{Config, Entry, Wal};
-
-    fn data_dir() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().to_owned();
-        std::fs::write(path.join("format.json"), b"{\"format\": 1}").unwrap();
-        (dir, path)
-    }
-
-    fn check(path: &Path) -> Report {
-        check_data_dir(&FileDisk, path, &mut |_| {}).unwrap()
-    }
-
-    fn commit_log(path: &Path, commits: u64) -> PathBuf {
-        let dir = path.join("commitlog");
-        std::fs::create_dir_all(&dir).unwrap();
-        let config = Config { file_bytes: 1 << 20 };
-        let mut wal =
-            Wal::open(Arc::new(FileDisk), &dir, DataDirId([1; 16]), 0, config, &mut |_, _| Ok(()))
-                .unwrap();
-        for _ in 0..commits {
-            let payload = Bytes::from_static(&[7; 1000]);
-            wal.commit(&[Entry { kind: 1, topic: TopicId([2; 16]), partition: 0, payload }])
-                .unwrap();
-        }
-        let first = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();
-        first.path()
-    }
-
-    fn segment(path: &Path, batches: i64) -> PathBuf {
-        let dir = path.join("disk-0");
-        std::fs::create_dir_all(&dir).unwrap();
-        let mut bytes = Vec::new();
-        for offset in 0..batches {
-            let mut builder = BatchBuilder::new(1);
-            builder.push(1, None, Some(&[9; 100]), &[]);
-            let mut batch = builder.build();
-            assign(&mut batch, offset, LeaderEpoch(0));
-            bytes.extend_from_slice(&batch);
-        }
-        let file = dir.join("00000000000000000000.log");
-        std::fs::write(&file, bytes).unwrap();
-        file
-    }
-
-    fn flip(file: &Path, at: usize) {
-        let mut bytes = std::fs::read(file).unwrap();
-        bytes[at] ^= 1;
-        std::fs::write(file, bytes).unwrap();
-    }
-
-    #[test]
-    fn a_sound_directory_has_no_damage() {
-        let (_dir, path) = data_dir();
-        commit_log(&path, 5);
-        segment(&path, 3);
-        let report = check(&path);
-        assert_eq!((report.commits, report.partitions, report.batches), (5, 1, 3));
-        assert_eq!((report.damage, report.torn), (vec![], vec![]));
-    }
-
-    #[test]
-    fn a_flipped_bit_in_an_acknowledged_commit_is_damage_and_in_the_last_a_torn_end() {
-        let (_dir, path) = data_dir();
-        let file = commit_log(&path, 3);
-        let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
-        flip(&file, 512 + 100);
-        let report = check(&path);
-        assert_eq!(report.damage.len(), 1, "{report:?}");
-        flip(&file, 512 + 100);
-        flip(&file, length - 1536 + 100);
-        let report = check(&path);
-        assert_eq!(
-            (report.commits, report.damage.len(), report.torn.len()),
-            (2, 0, 1),
-            "{report:?}"
-        );
-    }
-
-    #[test]
-    fn each_bad_range_of_a_segment_is_named() {
-        let (_dir, path) = data_dir();
-        let file = segment(&path, 4);
-        let batch = std::fs::read(&file).unwrap().len() / 4;
-        let mut report = Report::default();
-        let walk = |report: &mut Report| {
-            let dir = path.join("disk-0");
-            check_partition(&FileDisk, &dir, (0, 4), report, &mut |_| {}).unwrap();
-        };
-        flip(&file, batch + 80);
-        walk(&mut report);
-        assert_eq!((report.batches, report.damage.len()), (3, 1));
-        assert!(report.damage[0].contains("offsets 1 to 1"), "{report:?}");
-        // A header that is none: the rest cannot be walked.
-        flip(&file, 2 * batch + 16);
-        report = Report::default();
-        walk(&mut report);
-        assert!(report.damage.iter().any(|line| line.contains("offset 2 on")), "{report:?}");
-        // Missing at the end.
-        let bytes = std::fs::read(&file).unwrap();
-        std::fs::write(&file, &bytes[..batch]).unwrap();
-        report = Report::default();
-        walk(&mut report);
-        assert!(report.damage[0].contains("offsets 1 to 3: missing"), "{report:?}");
-    }
-
-    #[test]
-    fn other_directories_and_those_in_use_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let refused = check_data_dir(&FileDisk, dir.path(), &mut |_| {});
-        assert!(matches!(refused, Err(InspectError::NotADataDir { .. })));
-        let (_dir, path) = data_dir();
-        let _held = FileDisk.lock(&path.join("LOCK")).unwrap();
-        let refused = check_data_dir(&FileDisk, &path, &mut |_| {});
-        assert!(matches!(refused, Err(InspectError::Locked { .. })));
-    }
-}
+mod tests;
