@@ -1,4 +1,4 @@
-//! Fetching a fragment: any k of its shards, from whichever servers have them.
+//! Fetching a fragment: any k of its shards, from whichever servers have them. Or all of them, to see what is left of it.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::catalogue::Fragments;
-use super::error::{FragmentError, ShardFaults};
-use super::fragment::{OpenedFragment, Wanted, open_fragment};
+use super::error::{FragmentError, ShardError, ShardFaults};
+use super::fragment::{OpenedFragment, Wanted, open_fragment, open_shard};
 use super::records::ManifestEntry;
 use super::servers::{Server, in_words};
 use super::store::{ShardName, StoreError};
@@ -35,10 +35,43 @@ pub enum FetchError {
     },
 }
 
+/// What is left of a fragment, all its shards looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedFragment {
+    /// Its number.
+    pub number: u64,
+    /// First offset.
+    pub first: Offset,
+    /// Last offset.
+    pub last: Offset,
+    /// k: so many shards restore it.
+    pub needed: usize,
+    /// Shards that are as they should be.
+    pub good: usize,
+    /// The others, by index.
+    pub bad: Vec<BadShard>,
+    /// Bytes of its batches, each checked; or why it cannot be read.
+    pub content: Result<u64, FetchError>,
+}
+
+/// A shard that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadShard {
+    /// The server that the manifest names for it.
+    pub server: String,
+    /// [`ShardError::Missing`], too, where the server does not answer; [`ShardError::Rotten`] where it says itself that what
+    /// it holds is damaged.
+    pub error: ShardError,
+    /// What the server said in that case.
+    pub said: Option<String>,
+}
+
 /// What was got so far.
 struct Gathered {
     shards: Vec<Option<Bytes>>,
     asked: Vec<bool>,
+    /// What servers hold that are no shards, in words, by index.
+    corrupt: Vec<Option<String>>,
     /// Why a server said nothing.
     silent: Option<String>,
 }
@@ -52,7 +85,7 @@ pub(super) async fn fetch(
 ) -> Result<OpenedFragment, FetchError> {
     let total = entry.shards();
     let needed = usize::from(entry.data_shards);
-    let mut got = Gathered { shards: vec![None; total], asked: vec![false; total], silent: None };
+    let mut got = Gathered::nothing(total);
     let mut order: Vec<usize> = (0..total).collect();
     order.sort_by_key(|index| {
         let server = server_of(core, entry, *index).and_then(|server| core.servers.get(server));
@@ -87,6 +120,64 @@ pub(super) async fn fetch(
     }
 }
 
+/// Asks for every shard of a fragment and opens each by itself: parity that nobody reads is checked like data.
+pub(super) async fn check(
+    core: &Arc<Core>,
+    fragments: &Arc<Fragments>,
+    entry: &ManifestEntry,
+) -> CheckedFragment {
+    let total = entry.shards();
+    let mut got = Gathered::nothing(total);
+    got.ask(core, fragments, entry, &(0..total).collect::<Vec<_>>()).await;
+    got.search(core, fragments, entry).await;
+    let opened = open(core, fragments, entry, &got).await;
+    let content = match &opened {
+        Ok(opened) => Ok(opened.batches.len() as u64),
+        Err(error @ FragmentError::TooFewShards { .. }) => Err(match &got.silent {
+            Some(why) => FetchError::Unavailable { why: format!("{error}; {why}") },
+            None => unreadable(entry, &in_words(error)),
+        }),
+        Err(error) => Err(unreadable(entry, &in_words(error))),
+    };
+    drop(opened);
+    let Gathered { shards, corrupt, .. } = got;
+    let (shared, whose, of) = (Arc::clone(core), Arc::clone(fragments), entry.clone());
+    let looked = tokio::task::spawn_blocking(move || {
+        let verdict = |(index, shard): (u8, &Option<Bytes>)| {
+            let Some(shard) = shard else { return Some(ShardError::Missing) };
+            // Without its secret nothing of the topic opens: the content says why.
+            let secret = whose.secret.as_ref().ok()?;
+            let context = shared.context(whose.id, secret);
+            match open_shard(shard, index, &Wanted::Entry(&of), &context) {
+                Ok(opened) if opened.checksum_fits => None,
+                Ok(_) => Some(ShardError::Rotten),
+                Err(error) => Some(error),
+            }
+        };
+        (0u8..).zip(&shards).map(verdict).collect::<Vec<_>>()
+    });
+    // The closure does not panic; a runtime that ends gives no answer.
+    let verdicts = looked.await.unwrap_or_else(|_| vec![Some(ShardError::Missing); total]);
+    let named = entry.servers.iter().cloned().zip(corrupt);
+    let bad = verdicts.into_iter().zip(named).filter_map(|(error, (server, said))| {
+        let error = match (error?, &said) {
+            (ShardError::Missing, Some(_)) => ShardError::Rotten,
+            (error, _) => error,
+        };
+        Some(BadShard { server, error, said })
+    });
+    let bad: Vec<BadShard> = bad.collect();
+    CheckedFragment {
+        number: entry.number,
+        first: entry.first_offset,
+        last: entry.last_offset,
+        needed: usize::from(entry.data_shards),
+        good: total - bad.len(),
+        bad,
+        content,
+    }
+}
+
 fn unreadable(entry: &ManifestEntry, what: &str) -> FetchError {
     FetchError::Damaged {
         first: entry.first_offset,
@@ -109,6 +200,15 @@ pub(super) fn shard_name(fragments: &Fragments, entry: &ManifestEntry, index: us
 }
 
 impl Gathered {
+    fn nothing(total: usize) -> Self {
+        Self {
+            shards: vec![None; total],
+            asked: vec![false; total],
+            corrupt: vec![None; total],
+            silent: None,
+        }
+    }
+
     fn present(&self) -> usize {
         self.shards.iter().flatten().count()
     }
@@ -167,7 +267,11 @@ impl Gathered {
                 }
             }
             // What it holds is damaged: asking again brings nothing else.
-            Err(StoreError::Corrupt { .. } | StoreError::TooLarge { .. }) => {}
+            Err(error @ (StoreError::Corrupt { .. } | StoreError::TooLarge { .. })) => {
+                if let Some(slot) = self.corrupt.get_mut(index) {
+                    *slot = Some(in_words(&error));
+                }
+            }
             Err(error) => self.silent = Some(in_words(&error)),
         }
     }

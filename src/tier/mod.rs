@@ -78,6 +78,7 @@
 //!  commit log <-- Completed ----   (`completer`)
 //!
 //!  read below the local start -> entry (`catalogue`) -> cache -> any k shards (`fetcher`) -> batches (`reader`)
+//!  check of a fragment --------> entry -> all k+m shards, each opened by itself (`fetcher`) -> what is left of it
 //!  new data directory ---------> topics, manifests, trailers of all servers (`rebuild`)
 //! ```
 //!
@@ -159,7 +160,7 @@ pub use error::{
     BodyError, ConfigError, ErasureError, FragmentError, KeyError, Malformed, PlacementError,
     RecordError, SealError, ShardError, ShardFault, ShardFaults, Unauthentic, WrongKey,
 };
-pub use fetcher::FetchError;
+pub use fetcher::{BadShard, CheckedFragment, FetchError};
 pub use fragment::{
     Draft, OpenContext, OpenedFragment, OpenedShard, SealedFragment, Wanted, checksum_fits,
     open_fragment, open_shard, repair, reseal, seal,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::cache::Key;
 use super::catalogue::{Fragments, entry_at};
-use super::fetcher::{FetchError, fetch};
+use super::fetcher::{CheckedFragment, FetchError, check, fetch};
 use super::records::ManifestEntry;
 use super::tier::Core;
 use crate::record::{self, BatchHeader, Batches, Records, plain_records};
@@ -66,6 +66,24 @@ impl TierReader {
         }
         let begin = begin.unwrap_or(end);
         Ok(batches.slice(begin..end.max(begin)))
+    }
+
+    /// Looks at every shard of the fragment that holds `offset`, where reading is content with the first k good ones.
+    /// Nothing of it stays in memory.
+    ///
+    /// # Errors
+    /// [`FetchError`] where it is not known which fragment that is. A fragment that cannot be read is no error but in
+    /// [`CheckedFragment::content`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn check(&self, offset: Offset) -> Result<CheckedFragment, FetchError> {
+        let entry = self.entry(offset).await?;
+        if let Err(why) = &self.fragments.secret {
+            return Err(FetchError::Unavailable { why: why.clone() });
+        }
+        let _permit = self.core.cold_reads.acquire().await;
+        Ok(check(&self.core, &self.fragments, &entry).await)
     }
 
     /// The first record below `upto` with this timestamp or a later one.

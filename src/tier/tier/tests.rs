@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::super::rig::*;
 use super::super::store::redis_process::RedisProcess;
 use super::super::store::{DirectoryStore, RedisConfig, RedisStore, ShardName};
-use super::super::{FetchError, Run, Standing, TierReader};
+use super::super::{FetchError, Run, ShardError, Standing, TierReader};
 use super::*;
 use crate::record::BatchHeader;
 use crate::types::{LeaderEpoch, Sequence};
@@ -542,4 +542,47 @@ async fn records_are_found_by_their_time() {
     assert_eq!(reader.offset_for_timestamp(0, disk.end()).await.unwrap(), Some(all[0]));
     assert_eq!(reader.max_timestamp(disk.end()).await.unwrap(), Some(last));
     assert_eq!(reader.max_timestamp(1).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_check_looks_at_every_shard_and_names_the_servers_of_the_bad_ones() {
+    let world = World::in_memory(6);
+    ship_everything(&world, some_disk(), true).await;
+    let life = open(world.servers(i64::MAX), 1, false).await;
+    let reader: Arc<TierReader> = life.tier.reader(&info(&life, true), PARTITION);
+    let whole = reader.check(1).await.unwrap();
+    assert_eq!((whole.needed, whole.good, whole.bad.len(), whole.first), (4, 6, 0, 1));
+    assert!(whole.content.is_ok_and(|bytes| bytes > 0));
+
+    let entry = entries(&*world.stores[0]).await.remove(&whole.number).unwrap();
+    let shard = |index| ShardName {
+        partition: PARTITION,
+        number: entry.number,
+        generation: entry.generation,
+        index,
+    };
+    let store = |index: usize| {
+        let at = world.stores.iter().position(|store| store.name() == entry.servers[index]);
+        Arc::clone(&world.stores[at.unwrap()])
+    };
+    // Two that no read would ask for: one is gone, one has lost a bit.
+    let stored = store(5).get_shard(shard(5)).await.unwrap().unwrap();
+    let mut rotten = stored.to_vec();
+    rotten[stored.len() / 2] ^= 1;
+    world.tampered.lock().unwrap().extend([(shard(4), None), (shard(5), Some(rotten.into()))]);
+    reader.read(1, 2, 1).await.unwrap();
+    let degraded = reader.check(1).await.unwrap();
+    assert_eq!(degraded.good, 4);
+    let bad: Vec<_> = degraded.bad.iter().map(|bad| (&bad.server, &bad.error)).collect();
+    assert_eq!(
+        bad,
+        [(&entry.servers[4], &ShardError::Missing), (&entry.servers[5], &ShardError::Rotten)]
+    );
+    assert!(degraded.content.is_ok());
+
+    // One more than can be spared.
+    world.tampered.lock().unwrap().insert(shard(0), None);
+    let lost = reader.check(1).await.unwrap();
+    assert_eq!(lost.good, 3);
+    assert!(matches!(lost.content, Err(FetchError::Damaged { first: 1, .. })), "{lost:?}");
 }
