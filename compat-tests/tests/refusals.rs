@@ -106,6 +106,21 @@ fn the_default_key_in_other_forms_is_as_public() -> Result<()> {
 }
 
 #[test]
+fn in_directories_the_default_key_in_a_file_is_warned_of_without_a_word_of_redis() -> Result<()> {
+    let dir = temporary_dir();
+    let file = dir.path().join("default.key");
+    std::fs::write(&file, "12345678901234567890123456789012\n")?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+    let key = format!("-priv-key=@{}", file.display());
+    let server = Server::start(&dir.path().join("data"), &[&key])?;
+    let log = server.log();
+    let warned: Vec<&String> =
+        log.iter().filter(|line| line.contains(" WARN ") && line.contains("public")).collect();
+    ensure!(warned.len() == 1 && !warned[0].contains("redis"), "{log:?}");
+    Ok(())
+}
+
+#[test]
 fn another_key_than_the_shards_were_written_with_ends_with_code_12() -> Result<()> {
     let dir = temporary_dir();
     let servers = Redis::start_many(dir.path(), 6)?;

@@ -10,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::StorageArgs;
 use super::failure::{Exit, Failure};
+use super::output::tell;
 use crate::disk::FileDisk;
 use crate::tier::encryption::{DEFAULT_KEY, FIRST_KID};
-use crate::tier::store::{DirectoryStore, RedisConfig, RedisStore, ShardStore, addresses};
+use crate::tier::store::{
+    DirectoryStore, RedisConfig, RedisStore, ShardStore, StoreError, addresses,
+};
 use crate::tier::{
     self, Config, KeyRing, MasterKey, ReadKeyError, RecoveredTopic, Tier, TierReader, TopicInfo,
 };
@@ -44,9 +47,9 @@ impl Shards {
 
         let (stores, mut silent) = stores(args, config.shards())?;
         let (stores, refused) = answering(stores).await;
-        silent.extend(refused);
+        let locked = refused.iter().any(|refused| refused.locked);
+        silent.extend(refused.into_iter().map(|refused| refused.why));
         if stores.len() < usize::from(args.k) {
-            let locked = silent.iter().any(|why| why.contains("another process uses"));
             let exit = if locked { Exit::Locked } else { Exit::Error };
             let message = format!(
                 "{} shard servers can be read and {} are needed: {}",
@@ -57,7 +60,7 @@ impl Shards {
             return Err(Failure::new(exit, message));
         }
         for why in &silent {
-            eprintln!("without {why}");
+            tell(format_args!("without {why}"));
         }
         let stop = CancellationToken::new();
         let waiting = Mutex::new(String::new());
@@ -138,29 +141,41 @@ fn directories(given: &[PathBuf], shards: usize) -> Result<Vec<PathBuf>, Failure
     }
 }
 
-/// Those that answer, and the reasons of the others.
-async fn answering(stores: Stores) -> (Stores, Vec<String>) {
+/// A server that may not be read.
+#[derive(Debug)]
+struct Refused {
+    /// Its name, and the reason.
+    why: String,
+    /// Whether it is in use.
+    locked: bool,
+}
+
+/// Those that answer, and the others.
+async fn answering(stores: Stores) -> (Stores, Vec<Refused>) {
     let asked = stores.into_iter().map(|store| {
         async move {
             let answer = tokio::time::timeout(FIRST_ANSWER, store.cluster_meta()).await;
-            let why = match answer {
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(Failure::of(Exit::Error, &error).message),
-                Err(_) => Some("it does not answer".to_owned()),
+            let (why, locked) = match answer {
+                Ok(Ok(_)) => return (store, None),
+                Ok(Err(error)) => {
+                    let locked = matches!(error, StoreError::Locked { .. });
+                    (Failure::of(Exit::Error, &error).message, locked)
+                }
+                Err(_) => ("it does not answer".to_owned(), false),
             };
-            let name = store.name().to_owned();
-            (store, why.map(|why| format!("{name} ({why})")))
+            let why = format!("{} ({why})", store.name());
+            (store, Some(Refused { why, locked }))
         }
         .boxed()
     });
-    let (mut answering, mut silent) = (Vec::new(), Vec::new());
-    for (store, why) in join_all(asked).await {
-        match why {
+    let (mut answering, mut others) = (Vec::new(), Vec::new());
+    for (store, refused) in join_all(asked).await {
+        match refused {
             None => answering.push(store),
-            Some(why) => silent.push(why),
+            Some(refused) => others.push(refused),
         }
     }
-    (answering, silent)
+    (answering, others)
 }
 
 fn random() -> Result<[u8; 16], Failure> {
@@ -170,12 +185,29 @@ fn random() -> Result<[u8; 16], Failure> {
     Ok(random)
 }
 
+/// What names the key, if anything does.
+fn key_text(
+    argument: Option<&str>,
+    variable: Option<String>,
+    file: Option<String>,
+) -> Result<Option<String>, Failure> {
+    match (argument, variable, file) {
+        (Some(argument), ..) => Ok(Some(argument.to_owned())),
+        (None, Some(_), Some(_)) => {
+            let message =
+                "TLOG_PRIV_KEY and TLOG_PRIV_KEY_FILE both give the key; unset one of them";
+            Err(Failure::new(Exit::Config, message))
+        }
+        (None, Some(variable), None) => Ok(Some(variable)),
+        (None, None, file) => Ok(file.map(|path| format!("@{path}"))),
+    }
+}
+
 /// From the argument, else the environment as for the server, else the one that everybody knows.
 fn keys(args: &StorageArgs) -> Result<KeyRing, Failure> {
     let refuse = |error: ReadKeyError| Failure::of(Exit::Config, &error).context("the master key");
-    let given = args.priv_key.clone().or_else(|| std::env::var("TLOG_PRIV_KEY").ok());
-    let file = || std::env::var("TLOG_PRIV_KEY_FILE").ok().map(|path| format!("@{path}"));
-    match given.or_else(file) {
+    let from = |name| std::env::var(name).ok();
+    match key_text(args.priv_key.as_deref(), from("TLOG_PRIV_KEY"), from("TLOG_PRIV_KEY_FILE"))? {
         Some(text) => tier::read_key(&text).map_err(refuse),
         None => {
             let key = MasterKey::new(*DEFAULT_KEY).map_err(|error| refuse(error.into()))?;
@@ -215,6 +247,32 @@ mod tests {
         assert_eq!(all, ["s/0", "s/1", "s/2"].map(PathBuf::from));
         assert!(directories(&all, 3).is_ok());
         assert_eq!(directories(&all, 6).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn two_variables_for_the_key_are_refused_unless_an_argument_gives_it() {
+        let text = |argument, variable: Option<&str>, file: Option<&str>| {
+            key_text(argument, variable.map(str::to_owned), file.map(str::to_owned))
+        };
+        assert_eq!(text(None, Some("k"), Some("f")).unwrap_err().exit, Exit::Config);
+        assert_eq!(text(Some("a"), Some("k"), Some("f")), Ok(Some("a".to_owned())));
+        assert_eq!(text(None, Some("k"), None), Ok(Some("k".to_owned())));
+        assert_eq!(text(None, None, Some("f")), Ok(Some("@f".to_owned())));
+        assert_eq!(text(None, None, None), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn directories_that_another_process_uses_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut holders = Vec::new();
+        for index in 0..6 {
+            let path = dir.path().join(index.to_string());
+            let holder = DirectoryStore::new(Arc::new(FileDisk), path, [index; 16]);
+            holder.set_cluster_meta(bytes::Bytes::from_static(b"meta")).await.unwrap();
+            holders.push(holder);
+        }
+        let failure = Shards::open(&args(dir.path())).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Locked, "{}", failure.message);
     }
 
     #[test]

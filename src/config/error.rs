@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::options::Places;
 use super::settings::Origin;
 
 /// Every problem that was found, not just the first.
@@ -58,6 +59,8 @@ pub enum Problem {
     NotText {
         /// Which argument or variable.
         place: String,
+        /// Whether it is an argument.
+        is_argument: bool,
     },
     /// A value that its kind does not take.
     #[error("{origin}: {name} is `{value}`, expected {expected}")]
@@ -82,10 +85,12 @@ pub enum Problem {
         cure: &'static str,
     },
     /// An option that may not be given there.
-    #[error("{origin}: {name} can be given as a flag only")]
+    #[error("{origin}: {name} can be given {} only", places_words(*.places))]
     WrongPlace {
         /// The option.
         name: &'static str,
+        /// Where it may be given.
+        places: Places,
         /// Where it was given.
         origin: Origin,
     },
@@ -247,9 +252,18 @@ impl Problem {
             Self::UnknownFlag { .. }
             | Self::MissingValue { .. }
             | Self::UnexpectedArgument { .. } => true,
+            Self::NotText { is_argument, .. } => *is_argument,
             Self::InvalidValue { origin, .. } => *origin == Origin::Flag,
             _ => false,
         }
+    }
+}
+
+fn places_words(places: Places) -> &'static str {
+    match places {
+        Places::FlagOnly => "as a flag",
+        Places::NotInFile => "as a flag or variable",
+        Places::All => "as a flag, variable or in the file",
     }
 }
 

@@ -112,7 +112,7 @@ fn parse(path: &Path, text: &str, named: bool) -> Result<Content, Vec<Problem>> 
                 key,
             }),
             Some(spec) if spec.places != Places::All => {
-                problems.push(Problem::WrongPlace { name: spec.name, origin });
+                problems.push(Problem::WrongPlace { name: spec.name, places: spec.places, origin });
             }
             Some(spec) => content.given.push(Setting::new(spec, origin, value)),
         }

@@ -89,9 +89,10 @@ fn as_text(
     for (position, argument) in arguments.into_iter().enumerate() {
         match argument.into_string() {
             Ok(word) => words.push(word),
-            Err(_) => {
-                problems.push(Problem::NotText { place: format!("argument {}", position + 1) })
-            }
+            Err(_) => problems.push(Problem::NotText {
+                place: format!("argument {}", position + 1),
+                is_argument: true,
+            }),
         }
     }
     words
@@ -111,13 +112,14 @@ fn read_environment(
             continue;
         };
         let Ok(value) = value.into_string() else {
-            problems.push(Problem::NotText { place: format!("environment {variable}") });
+            let place = format!("environment {variable}");
+            problems.push(Problem::NotText { place, is_argument: false });
             continue;
         };
         let origin = Origin::Environment(variable.to_owned());
         match OPTIONS.iter().find(|spec| spec.variable() == variable) {
             Some(spec) if spec.places == Places::FlagOnly => {
-                problems.push(Problem::WrongPlace { name: spec.name, origin });
+                problems.push(Problem::WrongPlace { name: spec.name, places: spec.places, origin });
             }
             Some(spec) => given.push(Setting::new(spec, origin, value)),
             None if variable == KEY_FILE_VARIABLE => {

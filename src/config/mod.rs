@@ -41,7 +41,7 @@ pub use error::{Error, Problem};
 pub use load::{Invocation, load};
 pub use options::{Group, Kind, OPTIONS, Places, Spec, Standing};
 pub use report::{check_text, help, sample_file};
-pub use resolve::{Config, KafkaListener, Storage};
+pub use resolve::{Config, DEFAULT_KEY_NOTICE, KafkaListener, Storage};
 pub use secret::Secret;
 pub use settings::{Origin, Setting, Settings};
 pub use values::{HostPort, ServerAddress};

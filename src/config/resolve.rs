@@ -11,6 +11,9 @@ use super::settings::{Origin, Setting, Settings};
 use super::values::{HostPort, ServerAddress, parse_bytes, parse_switch, parse_time, parts};
 use crate::telemetry;
 
+/// Said where the key that everybody knows is taken: shards in directories are read by those who may read the directories.
+pub const DEFAULT_KEY_NOTICE: &str = "shards are sealed with the compiled-in default key, which is public; give -priv-key for one of your own";
+
 /// The whole configuration. `server` hands each layer its part by value.
 #[derive(Debug)]
 pub struct Config {
@@ -213,7 +216,7 @@ impl Values<'_> {
         }
     }
 
-    /// Something that is given or not, or nothing after a problem.
+    /// None after a problem.
     fn time(&mut self, name: &str) -> Option<Duration> {
         let time = self.parsed(name, parse_time)?;
         let setting = self.settings.get(name);
@@ -438,10 +441,7 @@ fn check_together(
             problems.push(Problem::SameServer { address: one.to_string() });
         }
     } else if config.is_default_key {
-        notices.push(
-            "shards are sealed with the compiled-in default key, which is public; give -priv-key for one of your own"
-                .to_owned(),
-        );
+        notices.push(DEFAULT_KEY_NOTICE.to_owned());
     }
     let key = settings.get("priv-key");
     if key.origin == Origin::Flag && !key.raw().starts_with('@') && !config.is_default_key {

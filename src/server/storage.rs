@@ -89,11 +89,15 @@ fn tier_config(config: &config::Config) -> Result<tier::Config, Error> {
         .map_err(|error: ReadKeyError| refused(error))?;
     // In hexadecimal digits or in a file, where the configuration did not see it.
     if keys.has_default() && !config.is_default_key {
-        let problem = config::Problem::DefaultKey;
-        if matches!(config.storage, config::Storage::Redis(_)) && !config.dev {
-            return Err(refused(problem));
+        match config.storage {
+            config::Storage::Redis(_) if !config.dev => {
+                return Err(refused(config::Problem::DefaultKey));
+            }
+            config::Storage::Redis(_) => tracing::warn!("{}", config::Problem::DefaultKey),
+            config::Storage::Directories(_) | config::Storage::Memory => {
+                tracing::warn!("{}", config::DEFAULT_KEY_NOTICE);
+            }
         }
-        tracing::warn!("{problem}");
     }
     let byte = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
     Ok(tier::Config {

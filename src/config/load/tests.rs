@@ -296,3 +296,29 @@ fn a_key_in_the_process_list_is_warned_of() {
     assert!(!shown("-priv-key @/run/key"));
     assert!(!shown(""));
 }
+
+#[test]
+fn an_argument_that_is_no_text_is_a_wrong_command_line_and_a_variable_a_wrong_setting() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let no_text = || OsString::from_vec(vec![b'-', 0xff]);
+    let error = load([OsString::from("-config="), no_text()], []).unwrap_err();
+    assert_eq!(
+        (error.exit_code(), error.to_string().contains("argument 2")),
+        (64, true),
+        "{error}"
+    );
+    let error = load([OsString::from("-config=")], [("TLOG_K".into(), no_text())]).unwrap_err();
+    assert_eq!((error.exit_code(), error.to_string().contains("TLOG_K")), (78, true), "{error}");
+}
+
+#[test]
+fn what_may_not_stand_in_the_file_is_refused_with_where_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.yml");
+    std::fs::write(&file, "tlogserver:\n  config: other.yml\n").unwrap();
+    let error = load([format!("-config={}", file.display()).into()], []).unwrap_err();
+    assert!(
+        error.to_string().contains("config can be given as a flag or variable only"),
+        "{error}"
+    );
+}

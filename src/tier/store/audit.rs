@@ -227,7 +227,9 @@ fn unusable(name: &str, error: &StoreError) -> Finding {
             };
             (Check::Reachable, cure)
         }
-        StoreError::Refused { .. } => (Check::Reachable, "cure it there and wait".to_owned()),
+        StoreError::Refused { .. } | StoreError::Locked { .. } => {
+            (Check::Reachable, "cure it there and wait".to_owned())
+        }
         StoreError::Fenced { .. }
         | StoreError::Conflict { .. }
         | StoreError::Corrupt { .. }

@@ -50,6 +50,14 @@ pub enum StoreError {
         /// Why, with the cure where one is known.
         reason: String,
     },
+    /// Another process has the directory.
+    #[error(
+        "another process uses shard directory {server}; stop it, or name another with -storage-dir"
+    )]
+    Locked {
+        /// Path.
+        server: String,
+    },
     /// What the server holds is none of ours, or damaged.
     #[error("shard server {server} holds damaged data: {what}")]
     Corrupt {
@@ -77,7 +85,10 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Refused { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Refused { .. }
+            | Self::Locked { .. } => true,
             Self::Fenced { .. }
             | Self::Conflict { .. }
             | Self::Corrupt { .. }

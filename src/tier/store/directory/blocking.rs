@@ -69,9 +69,7 @@ impl Directory {
         self.disk.create_dir_all(&self.root).map_err(io)?;
         let held = match self.disk.lock(&self.root.join("lock")) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(self.refused(
-                    "another process uses this directory; stop it, or name another with -storage-dir",
-                ));
+                return Err(StoreError::Locked { server: self.name.clone() });
             }
             other => other.map_err(io)?,
         };
