@@ -63,7 +63,7 @@ pub(super) async fn run(
     }
 }
 
-/// Reads all shards back; those that are gone are made again from the others.
+/// Reads all shards back; those that are gone are made again from the others, and all are read once more.
 async fn make_whole(
     core: &Arc<Core>,
     fragments: &Arc<Fragments>,
@@ -77,12 +77,7 @@ async fn make_whole(
             place.ok_or_else(|| format!("its shard server {name} is not configured any more"))?,
         );
     }
-    let checks = places
-        .iter()
-        .enumerate()
-        .map(|(index, place)| is_good(core, fragments, entry, index, *place));
-    let good = join_all(checks).await;
-    if good.iter().all(|good| *good) {
+    if all_good(core, fragments, entry, &places).await {
         return Ok(());
     }
     let opened = fetch(core, fragments, entry).await.map_err(|error| error.to_string())?;
@@ -95,7 +90,26 @@ async fn make_whole(
     let made = made.await.map_err(|error| error.to_string())??;
     put::shards(core, local, (entry.number, entry.generation), &made, &places)
         .await
-        .map_err(|error| format!("its shards cannot be made whole: {error:?}"))
+        .map_err(|error| format!("its shards cannot be made whole: {error:?}"))?;
+    // A server may say that it has a shard and still give another one.
+    if all_good(core, fragments, entry, &places).await {
+        Ok(())
+    } else {
+        Err("its shards were stored again and still do not read back; check the shard servers' disks".to_owned())
+    }
+}
+
+async fn all_good(
+    core: &Arc<Core>,
+    fragments: &Arc<Fragments>,
+    entry: &ManifestEntry,
+    places: &[usize],
+) -> bool {
+    let checks = places
+        .iter()
+        .enumerate()
+        .map(|(index, place)| is_good(core, fragments, entry, index, *place));
+    join_all(checks).await.iter().all(|good| *good)
 }
 
 /// Whether the shard is on its server, opens and is the one that the entry names.

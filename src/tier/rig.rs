@@ -27,14 +27,95 @@ pub(super) const TOPIC: TopicId = TopicId([0x70; 16]);
 pub(super) const CLUSTER: ClusterId = ClusterId([0xc1; 16]);
 pub(super) const PARTITION: TopicPartition = TopicPartition { topic: TOPIC, partition: 0 };
 
+/// What is seen of shipping from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// A shard is put.
+    Shard,
+    /// Entry and head are put.
+    Entry,
+    /// A shard is read.
+    Read,
+    /// [`Fact::Intended`] becomes durable.
+    Intended,
+    /// [`Fact::Shipped`] becomes durable.
+    Shipped,
+    /// [`Fact::Completed`] becomes durable.
+    Completed,
+    /// [`Fact::Abandoned`] becomes durable.
+    Abandoned,
+}
+
+/// Begun or done, at which server; facts are at server 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub act: Act,
+    pub server: usize,
+    pub done: bool,
+}
+
+/// Acts in the order in which they began and were done, and those that are held up once they have begun.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    pub seen: Vec<Seen>,
+    pub held: Vec<(Act, usize)>,
+}
+
+impl Trace {
+    /// How often `act` began, or was done, over all servers.
+    pub fn count(&self, act: Act, done: bool) -> usize {
+        self.seen.iter().filter(|seen| seen.act == act && seen.done == done).count()
+    }
+}
+
+/// The trace of a world, shared by its servers and its broker.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tracer(Arc<watch::Sender<Trace>>);
+
+impl Tracer {
+    /// Sees `act`, which waits here while it is held.
+    pub async fn act<T>(&self, act: Act, server: usize, work: impl Future<Output = T>) -> T {
+        self.0.send_modify(|trace| trace.seen.push(Seen { act, server, done: false }));
+        self.wait(|trace| !trace.held.contains(&(act, server))).await;
+        let answer = work.await;
+        self.0.send_modify(|trace| trace.seen.push(Seen { act, server, done: true }));
+        answer
+    }
+
+    pub async fn wait(&self, what: impl FnMut(&Trace) -> bool) {
+        self.0.subscribe().wait_for(what).await.unwrap();
+    }
+
+    pub fn hold(&self, held: &[(Act, usize)]) {
+        self.0.send_modify(|trace| trace.held = held.to_vec());
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.0.borrow().seen.clone()
+    }
+
+    pub fn count(&self, act: Act, done: bool) -> usize {
+        self.0.borrow().count(act, done)
+    }
+}
+
+/// Bytes that were ever put under a name, and what was put a second time with others.
+#[derive(Debug, Default)]
+struct Puts {
+    first: HashMap<ShardName, Bytes>,
+    changed: Vec<ShardName>,
+}
+
 /// A server of a test.
 #[derive(Debug)]
 pub(super) struct TestStore {
     inner: Arc<dyn ShardStore>,
-    /// Calls that are still answered, over all servers of a life; shared.
+    index: usize,
+    trace: Tracer,
+    /// Steps that are still taken, over all servers of a life; shared.
     left: Arc<AtomicI64>,
-    /// Bytes that were ever put under a name; shared.
-    puts: Arc<Mutex<HashMap<ShardName, Bytes>>>,
+    /// Shared.
+    puts: Arc<Mutex<Puts>>,
     /// What is read in place of what is there.
     pub tampered: Arc<Mutex<HashMap<ShardName, Option<Bytes>>>>,
     /// Answers nothing but errors.
@@ -51,19 +132,31 @@ impl TestStore {
                 let server = self.inner.name().to_owned();
                 return Err(StoreError::Unreachable { server, source: "down".into() });
             }
-            // The process dies at a call: it is done, and its answer not heard.
-            let left = self.left.fetch_sub(1, Ordering::Relaxed);
-            if left < 0 {
-                std::future::pending::<()>().await;
-            }
-            let answer = call(&*self.inner).await;
-            if left == 0 {
-                std::future::pending::<()>().await;
-            }
-            answer
+            one_of(&self.left, call(&*self.inner)).await
         }
         .boxed()
     }
+
+    fn seen<'a, T: Send + 'a>(
+        &'a self,
+        act: Act,
+        call: impl FnOnce(&'a dyn ShardStore) -> Reply<'a, T> + Send + 'a,
+    ) -> Reply<'a, T> {
+        async move { self.trace.act(act, self.index, self.pass(call)).await }.boxed()
+    }
+}
+
+/// The process dies at a step: it is taken, and its answer not heard. No later one is taken.
+pub(super) async fn one_of<T>(left: &AtomicI64, step: impl Future<Output = T>) -> T {
+    let left = left.fetch_sub(1, Ordering::Relaxed);
+    if left < 0 {
+        std::future::pending::<()>().await;
+    }
+    let answer = step.await;
+    if left == 0 {
+        std::future::pending::<()>().await;
+    }
+    answer
 }
 
 impl ShardStore for TestStore {
@@ -99,16 +192,18 @@ impl ShardStore for TestStore {
     }
     fn put_shard(&self, name: ShardName, writer: Writer, shard: Bytes) -> Reply<'_, ()> {
         let mut puts = self.puts.lock().unwrap();
-        let first = puts.entry(name).or_insert_with(|| shard.clone());
-        assert!(*first == shard, "{name} was put with two sets of bytes");
+        let is_first = *puts.first.entry(name).or_insert_with(|| shard.clone()) == shard;
+        if !is_first {
+            puts.changed.push(name);
+        }
         drop(puts);
-        self.pass(move |store| store.put_shard(name, writer, shard))
+        self.seen(Act::Shard, move |store| store.put_shard(name, writer, shard))
     }
     fn get_shard(&self, name: ShardName) -> Reply<'_, Option<Bytes>> {
         if let Some(tampered) = self.tampered.lock().unwrap().get(&name).cloned() {
             return std::future::ready(Ok(tampered)).boxed();
         }
-        self.pass(move |store| store.get_shard(name))
+        self.seen(Act::Read, move |store| store.get_shard(name))
     }
     fn put_entry(
         &self,
@@ -118,7 +213,7 @@ impl ShardStore for TestStore {
         entry: Bytes,
         head: Option<StoredHead>,
     ) -> Reply<'_, ()> {
-        self.pass(move |store| store.put_entry(partition, writer, number, entry, head))
+        self.seen(Act::Entry, move |store| store.put_entry(partition, writer, number, entry, head))
     }
     fn entries(&self, partition: TopicPartition) -> Reply<'_, Vec<Numbered>> {
         self.pass(move |store| store.entries(partition))
@@ -134,7 +229,8 @@ impl ShardStore for TestStore {
 /// Servers that outlive brokers.
 pub(super) struct World {
     pub stores: Vec<Arc<dyn ShardStore>>,
-    puts: Arc<Mutex<HashMap<ShardName, Bytes>>>,
+    pub trace: Tracer,
+    puts: Arc<Mutex<Puts>>,
     pub tampered: Arc<Mutex<HashMap<ShardName, Option<Bytes>>>>,
     pub down: Vec<Arc<std::sync::atomic::AtomicBool>>,
 }
@@ -142,7 +238,8 @@ pub(super) struct World {
 impl World {
     pub fn of(stores: Vec<Arc<dyn ShardStore>>) -> Self {
         let down = stores.iter().map(|_| Arc::default()).collect();
-        Self { stores, puts: Arc::default(), tampered: Arc::default(), down }
+        let trace = Tracer::default();
+        Self { stores, trace, puts: Arc::default(), tampered: Arc::default(), down }
     }
 
     pub fn in_memory(servers: u8) -> Self {
@@ -151,21 +248,38 @@ impl World {
 
     /// The servers as a life of `calls` calls sees them.
     pub fn servers(&self, calls: i64) -> Vec<Arc<dyn ShardStore>> {
-        let left = Arc::new(AtomicI64::new(calls));
-        let wrap = |(inner, down): (&Arc<dyn ShardStore>, &Arc<_>)| {
+        self.servers_while(&Arc::new(AtomicI64::new(calls)))
+    }
+
+    /// The servers as a life sees them that ends when no step is `left`.
+    pub fn servers_while(&self, left: &Arc<AtomicI64>) -> Vec<Arc<dyn ShardStore>> {
+        let wrap = |(index, (inner, down)): (usize, (&Arc<dyn ShardStore>, &Arc<_>))| {
             Arc::new(TestStore {
                 inner: Arc::clone(inner),
-                left: Arc::clone(&left),
+                index,
+                trace: self.trace.clone(),
+                left: Arc::clone(left),
                 puts: Arc::clone(&self.puts),
                 tampered: Arc::clone(&self.tampered),
                 down: Arc::clone(down),
             }) as Arc<dyn ShardStore>
         };
-        self.stores.iter().zip(&self.down).map(wrap).collect()
+        self.stores.iter().zip(&self.down).enumerate().map(wrap).collect()
     }
 
     pub fn set_down(&self, server: usize, down: bool) {
         self.down[server].store(down, Ordering::Relaxed);
+    }
+}
+
+// Here, since a panic in a shipper ends the process, and no test is named.
+impl Drop for World {
+    fn drop(&mut self) {
+        let changed = self.puts.lock().map(|puts| puts.changed.clone()).unwrap_or_default();
+        assert!(
+            std::thread::panicking() || changed.is_empty(),
+            "put with two sets of bytes: {changed:?}"
+        );
     }
 }
 
@@ -314,6 +428,11 @@ impl Double {
     }
 
     pub fn ship(self: &Arc<Self>, life: &Life, info: &TopicInfo) -> ShipHandle {
+        self.ship_as(Arc::clone(self) as Arc<dyn Local>, life, info)
+    }
+
+    /// As [`Double::ship`], seen through `local`.
+    pub fn ship_as(&self, local: Arc<dyn Local>, life: &Life, info: &TopicInfo) -> ShipHandle {
         let disk = self.disk.lock().unwrap().clone();
         let state = ShipState {
             intent: disk.intent.clone(),
@@ -322,7 +441,6 @@ impl Double {
             shipped: disk.shipped(),
             complete: disk.complete,
         };
-        let local = Arc::clone(self) as Arc<dyn Local>;
         let (watermarks, ship_to) = (self.watermarks.subscribe(), self.ship_to.subscribe());
         life.tier.ship(info.clone(), state, local, watermarks, ship_to)
     }

@@ -625,4 +625,6 @@ fn majority(
 }
 
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod tests;

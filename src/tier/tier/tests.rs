@@ -27,7 +27,7 @@ fn some_disk() -> Disk {
     disk
 }
 
-async fn ship_everything(world: &World, disk: Disk, is_new: bool) -> Disk {
+pub(super) async fn ship_everything(world: &World, disk: Disk, is_new: bool) -> Disk {
     let life = open(world.servers(i64::MAX), 1, is_new).await;
     let info = info(&life, true);
     life.tier.put_topic(&info).await.unwrap();
@@ -202,14 +202,14 @@ async fn an_intent_that_cannot_be_made_again_and_left_no_entry_is_given_up() {
     assert_eq!(stored.keys().next(), Some(&2));
 }
 
-async fn ended(handle: &ShipHandle) {
+pub(super) async fn ended(handle: &ShipHandle) {
     while !handle.task.is_finished() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 /// Every server has the same unbroken chain over all offsets, and what is read is what was written.
-async fn check_unbroken(world: &World, disk: &Disk) {
+pub(super) async fn check_unbroken(world: &World, disk: &Disk) {
     let first = entries(&*world.stores[0]).await;
     let life = open(world.servers(i64::MAX), 1, false).await;
     let reader = life.tier.reader(&info(&life, true), PARTITION);
