@@ -1,7 +1,9 @@
 //! Named tasks, and how the process ends when one that matters does not go on.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -23,11 +25,13 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    // Caught instead of seen by a guard: a task that is dropped while its runtime's thread unwinds did not panic itself.
+    // Nothing goes on after it, so what it left half done is seen by nobody.
     spawn(name, async move {
-        let guard = AbortOnPanic { name };
-        let output = future.await;
-        drop(guard);
-        output
+        match AssertUnwindSafe(future).catch_unwind().await {
+            Ok(output) => output,
+            Err(_) => die(70, &panicked(name)),
+        }
     })
 }
 
@@ -62,7 +66,48 @@ struct AbortOnPanic {
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            die(70, &format!("critical task `{}` panicked", self.name));
+            die(70, &panicked(self.name));
         }
+    }
+}
+
+fn panicked(name: &str) -> String {
+    format!("critical task `{name}` panicked")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().build().unwrap()
+    }
+
+    #[test]
+    fn a_panic_in_a_critical_task_ends_the_process() {
+        const PANICS: &str = "TASK_TEST_PANICS";
+        if std::env::var_os(PANICS).is_some() {
+            let task = async { spawn_critical("test", async { panic!("on purpose") }).await };
+            runtime().block_on(task).unwrap();
+            return;
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "task::tests::a_panic_in_a_critical_task_ends_the_process"]);
+        let status = again.env(PANICS, "1").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert_eq!(status.unwrap().code(), Some(70));
+    }
+
+    #[test]
+    fn a_critical_task_that_another_panic_drops_ends_nothing() {
+        let other = std::thread::spawn(|| {
+            runtime().block_on(async {
+                let _task = spawn_critical("test", std::future::pending::<()>());
+                tokio::task::yield_now().await;
+                panic!("on purpose")
+            })
+        });
+        assert!(other.join().is_err());
     }
 }
