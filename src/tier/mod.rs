@@ -104,7 +104,7 @@
 //! In the order of the bytes: [`aggregation`], `body`, [`erasure`], [`encryption`], `header`, `fragment`, [`placement`],
 //! `records` (stored forms), [`manifest`] (the catalogue), [`names`] (keys on the servers), all of them pure: no IO, no
 //! clock, randomness as an argument. Then [`store`] (one shard server), `servers` (all of them), `shipper`, `completer`,
-//! `reader`, `rebuild`, [`Tier`].
+//! `reader`, `rebuild`, [`Tier`]. Which test catches which change of the order of steps: the table in `tier/promises.rs`.
 
 pub mod aggregation;
 mod body;

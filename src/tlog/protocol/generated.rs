@@ -4,6 +4,10 @@
 // capnp binary version: 0.9.2
 // capnpc crate version: 0.27.0
 
+pub mod parent_module {
+    pub const ID: u64 = 0xabee386cd1450364;
+    pub fn get_type() -> ::capnp::introspect::Type { <::capnp::text::Owned as ::capnp::introspect::Introspect>::introspect() }
+}
 
 pub mod handshake_request {
     #[derive(Copy, Clone)]
@@ -2166,12 +2170,12 @@ pub mod client_message {
             self.builder.as_reader().total_size()
         }
         #[inline]
-        pub fn set_block(&mut self, value: crate::tlog::protocol::generated::index_block::Reader<'_>) -> ::capnp::Result<()> {
+        pub fn set_block(&mut self, value: crate::tlog::protocol::tlog_capnp::index_block::Reader<'_>) -> ::capnp::Result<()> {
             self.builder.set_data_field::<u16>(0, 0);
             ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
         }
         #[inline]
-        pub fn init_block(self, ) -> crate::tlog::protocol::generated::index_block::Builder<'a> {
+        pub fn init_block(self, ) -> crate::tlog::protocol::tlog_capnp::index_block::Builder<'a> {
             self.builder.set_data_field::<u16>(0, 0);
             ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
         }
@@ -2315,7 +2319,7 @@ pub mod client_message {
         ];
         pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
             match index {
-                0 => <crate::tlog::protocol::generated::index_block::Owned as ::capnp::introspect::Introspect>::introspect(),
+                0 => <crate::tlog::protocol::tlog_capnp::index_block::Owned as ::capnp::introspect::Introspect>::introspect(),
                 1 => <u64 as ::capnp::introspect::Introspect>::introspect(),
                 2 => <() as ::capnp::introspect::Introspect>::introspect(),
                 3 => <() as ::capnp::introspect::Introspect>::introspect(),
@@ -2343,8 +2347,8 @@ pub mod client_message {
         WaitSlaveSync(()),
         Disconnect(()),
     }
-    pub type WhichReader<'a,> = Which<::capnp::Result<crate::tlog::protocol::generated::index_block::Reader<'a>>>;
-    pub type WhichBuilder<'a,> = Which<::capnp::Result<crate::tlog::protocol::generated::index_block::Builder<'a>>>;
+    pub type WhichReader<'a,> = Which<::capnp::Result<crate::tlog::protocol::tlog_capnp::index_block::Reader<'a>>>;
+    pub type WhichBuilder<'a,> = Which<::capnp::Result<crate::tlog::protocol::tlog_capnp::index_block::Builder<'a>>>;
 }
 
 pub mod response {

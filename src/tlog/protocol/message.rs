@@ -5,7 +5,7 @@ use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
 use capnp::traits::{FromPointerReader, IntoInternalStructReader};
 
 use super::frame::{Frame, put_header};
-use super::generated as wire;
+use super::tlog_capnp as wire;
 use crate::record::vdisk::{Block, Place};
 use crate::types::limits::{CAPNP_NESTING, TLOG_MESSAGE_BYTES};
 

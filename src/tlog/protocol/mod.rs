@@ -32,7 +32,8 @@
 pub mod frame;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::pedantic, unused_qualifications, dead_code, reason = "generated code")]
-mod generated;
+#[path = "generated.rs"]
+mod tlog_capnp;
 pub mod message;
 
 pub use frame::{Frame, FrameError, take_frame};

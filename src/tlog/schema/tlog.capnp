@@ -1,9 +1,15 @@
 # The TLog wire. One struct per layout: old and new eras differ in the layout of a struct, not in its place in the
 # stream, so the eras are told apart before a message is decoded (see tlog/protocol/mod.rs).
 #
-# To regenerate after a change: capnp compile -o <capnpc-rust of crate capnpc 0.27> tlog.capnp, then move tlog_capnp.rs
-# to ../protocol/generated.rs.
+# After a change, with `capnpc-rust` of the crate `capnpc` 0.27 in the path:
+#     capnp compile --src-prefix=src/tlog/schema -o rust:src/tlog/protocol src/tlog/schema/tlog.capnp
+#     mv src/tlog/protocol/tlog_capnp.rs src/tlog/protocol/generated.rs
+# The test compat-tests/tests/schemas.rs fails until that is done.
 @0xf4533cbae6e08506;
+
+# Declared here instead of imported, so that the compiler needs no further file; the plugin goes by the id.
+annotation parentModule @0xabee386cd1450364 (file) :Text;
+$parentModule("tlog::protocol");
 
 # Sent first by the client. `firstSequence` and `reset` exist in the older family only; a frame without them reads as 0
 # and false.
