@@ -6,7 +6,8 @@
 //!   holds back none of the memory that other connections need.
 //! * A request above 64 KiB takes its memory before its body is read, and must then arrive at a least speed.
 //! * The responder writes while nothing else happens on the connection, so a client that does not read its answers is
-//!   not read from either; one that takes nothing for a minute is closed.
+//!   not read from either; one that takes nothing for a minute, or an answer too slowly, is closed.
+//! * An answer brings the memory that it holds, which is given back when its last byte is written.
 //! * The end of the client's stream ends the long poll; everything read is still carried out and answered.
 
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -37,8 +38,9 @@ const ARRIVAL_BYTES_PER_SECOND: u64 = 1024 * 1024;
 /// Requests above this length arrive a few at a time in the whole process, so that those who announce much and send
 /// little hold a small part of the memory. Usual producers stay below 1 MiB.
 const HUGE_FRAME_BYTES: usize = 4 * 1024 * 1024;
-/// A client that takes no byte of its answer for so long is not there any more.
-const WRITE_STALL: Duration = Duration::from_secs(60);
+/// How fast a client must take its answers, which hold memory meanwhile that others wait for. The longest fetch needs
+/// 1.6 Mbit/s, one of 1 MB 130 kbit/s.
+const PACE: Pace = Pace { stall: Duration::from_secs(60), bytes_per_second: 256 * 1024 };
 /// Requests of a connection that are read and not yet answered. Idempotent clients keep 5, librdkafka as many as it
 /// can; beyond some tens there is nothing to win.
 const IN_FLIGHT: usize = 64;
@@ -393,7 +395,7 @@ impl Responder {
     async fn answer(&mut self, reply: Reply) -> Result<(), End> {
         let answered = self.running.pop_front();
         match reply {
-            Reply::Frame(frame) => self.write(&frame).await?,
+            Reply::Frame(frame) => PACE.write(&mut self.socket, &frame.bytes).await?,
             Reply::Silent => {}
             Reply::Close(why) => return Err(End::Unanswerable(why)),
         }
@@ -402,16 +404,69 @@ impl Responder {
         }
         Ok(())
     }
+}
 
-    async fn write(&mut self, mut frame: &[u8]) -> Result<(), End> {
-        while !frame.is_empty() {
-            let write = timeout(WRITE_STALL, self.socket.write(frame));
+/// How slowly an answer may be taken.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// A client that takes no byte for so long is not there any more.
+    stall: Duration,
+    /// The least speed of a whole answer, after a first `stall`.
+    bytes_per_second: u64,
+}
+
+impl Pace {
+    async fn write(
+        self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        mut bytes: &[u8],
+    ) -> Result<(), End> {
+        let seconds = bytes.len() as u64 / self.bytes_per_second;
+        let deadline = Instant::now() + self.stall + Duration::from_secs(seconds);
+        while !bytes.is_empty() {
+            let stalled = deadline.min(Instant::now() + self.stall);
+            let write = timeout_at(stalled, socket.write(bytes));
             let written = write.await.map_err(|_| End::Stalled)??;
             if written == 0 {
                 return Err(End::Closed);
             }
-            frame = frame.get(written..).unwrap_or_default();
+            bytes = bytes.get(written..).unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_byte_by_byte_is_given_up() {
+        let pace = Pace { stall: Duration::from_millis(300), bytes_per_second: 1 << 20 };
+        let (mut socket, mut client) = duplex(1);
+        let drip = task::spawn("dripping client", async move {
+            while client.read_u8().await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let writing = pace.write(&mut socket, &[0; 10_000]);
+        let ended = timeout(Duration::from_secs(20), writing).await.unwrap();
+        assert!(matches!(ended, Err(End::Stalled)));
+        drop(socket);
+        drip.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_keeps_the_pace_gets_its_answer() {
+        let pace = Pace { stall: Duration::from_secs(5), bytes_per_second: 1 };
+        let (mut socket, mut client) = duplex(10);
+        let (sent, taken) = ([7; 1_000], &mut [0; 1_000]);
+        let (written, read) =
+            tokio::join!(pace.write(&mut socket, &sent), client.read_exact(taken));
+        assert!(written.is_ok() && read.is_ok());
+        assert_eq!(*taken, sent);
     }
 }

@@ -58,7 +58,9 @@ pub struct FrontEnd {
 pub(super) struct Shared {
     pub broker: Arc<Broker>,
     pub metrics: Metrics,
-    /// Fetched data until it is written.
+    /// Fetched data, from before it is read until its answer is written.
+    pub fetched: Memory,
+    /// Other answers above 64 KiB, from before they are encoded until they are written.
     pub answers: Memory,
     /// Threads that decode and check large requests at the same time.
     pub workers: Arc<Semaphore>,
@@ -74,7 +76,8 @@ impl FrontEnd {
         let shared = Shared {
             broker,
             metrics: Metrics::new(registry),
-            answers: Memory::new(config.fetch_memory_bytes),
+            fetched: Memory::new(config.fetch_memory_bytes),
+            answers: Memory::new(limits::KAFKA_ANSWERS_BYTES),
             workers: Arc::new(Semaphore::new(cores)),
             huge_frames: Arc::new(Semaphore::new(HUGE_FRAMES)),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),

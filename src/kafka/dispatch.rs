@@ -13,12 +13,14 @@ use tracing::Instrument as _;
 use super::api;
 use super::context::Peer;
 use super::error::{ErrorCode, Refusal};
+use super::memory::Reservation;
 use super::protocol::guard;
+use crate::types::limits;
 
 /// One Kafka API: key and messages by its request type, versions, behaviour. A file in `api/` each.
 pub(super) trait Api: 'static {
     /// The request; it names the response and the key.
-    type Message: Request + Send + 'static;
+    type Message: Request<Response: Send + 'static> + Send + 'static;
     /// Kafka's name.
     const NAME: &'static str;
     /// Versions that are answered. Contiguous: some clients pick one by a configured release and do not ask.
@@ -64,8 +66,8 @@ pub(super) enum Handled<R> {
 
 /// What is sent back.
 pub(super) enum Answer<R> {
-    /// A response.
-    Respond(R),
+    /// A response, and memory that it holds until it is written. Where there is none it takes memory by its size.
+    Respond(R, Option<Reservation>),
     /// Nothing, as agreed (`acks=0`).
     Silent,
     /// Nothing can be said, so the connection closes.
@@ -74,14 +76,23 @@ pub(super) enum Answer<R> {
 
 impl<R> From<R> for Answer<R> {
     fn from(response: R) -> Self {
-        Self::Respond(response)
+        Self::Respond(response, None)
     }
+}
+
+/// A whole answer on its way to the socket.
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// Length first.
+    pub bytes: Bytes,
+    /// Given back when the last byte is written; short answers hold nothing.
+    _memory: Option<Reservation>,
 }
 
 /// An [`Answer`] as the connection sends it.
 pub(super) enum Reply {
-    /// A whole frame, length first.
-    Frame(Bytes),
+    /// An answer.
+    Frame(Frame),
     /// See [`Answer::Silent`].
     Silent,
     /// See [`Answer::Close`].
@@ -231,13 +242,14 @@ fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming) -> Result<Begun, Violation
     let work = move || {
         let handled = span.in_scope(|| A::handle(&call, request));
         let finish = Finish { frame, call, correlation_id, received };
-        match handled {
-            Handled::Now(answer) => Started::Done(finish.reply::<A>(answer)),
-            Handled::Later(future) => {
-                let work = async move { finish.reply::<A>(future.await) };
-                Started::Running(Box::pin(work.instrument(span)))
-            }
-        }
+        let rest = async move {
+            let answer = match handled {
+                Handled::Now(answer) => answer,
+                Handled::Later(future) => future.await,
+            };
+            finish.reply::<A>(answer).await
+        };
+        Started::Running(Box::pin(rest.instrument(span)))
     };
     Ok(if laborious { Begun::Laborious(Box::new(work)) } else { Begun::Started(work()) })
 }
@@ -263,26 +275,38 @@ struct Finish {
 }
 
 impl Finish {
-    fn reply<A: Api>(self, answer: Answer<Response<A>>) -> Reply {
-        let count = |error| {
-            self.call.peer.shared.metrics.answered(A::NAME, error, self.received.elapsed());
-        };
-        let response = match answer {
-            Answer::Respond(response) => response,
+    async fn reply<A: Api>(self, answer: Answer<Response<A>>) -> Reply {
+        let (response, memory) = match answer {
+            Answer::Respond(response, memory) => (response, memory),
             Answer::Silent => {
-                count(ErrorCode::NONE);
+                self.count::<A>(ErrorCode::NONE);
                 return Reply::Silent;
             }
             Answer::Close(error) => {
-                count(error);
+                self.count::<A>(error);
                 return Reply::Close(format!("{} failed with {error} and has no answer", A::NAME));
             }
         };
-        count(A::first_error(&response));
-        match encode(self.correlation_id, self.call.version, &response) {
-            Ok(frame) => Reply::Frame(frame),
+        self.count::<A>(A::first_error(&response));
+        let version = self.call.version;
+        let memory = match (memory, response.compute_size(version)) {
+            (Some(memory), _) => Some(memory),
+            (None, Ok(bytes)) if bytes > limits::KAFKA_ANSWER_BYTES => {
+                return Reply::Close(format!("{} asks for an answer of {bytes} bytes", A::NAME));
+            }
+            (None, Ok(bytes)) if bytes > limits::KAFKA_SMALL_ANSWER_BYTES => {
+                Some(self.call.peer.shared.answers.reserve(bytes).await)
+            }
+            (None, Ok(_) | Err(_)) => None,
+        };
+        match encode(self.correlation_id, version, &response) {
+            Ok(bytes) => Reply::Frame(Frame { bytes, _memory: memory }),
             Err(error) => self.internal::<A>(&error),
         }
+    }
+
+    fn count<A: Api>(&self, error: ErrorCode) {
+        self.call.peer.shared.metrics.answered(A::NAME, error, self.received.elapsed());
     }
 
     /// The encoder refuses fields that a version does not have, so this is a bug of ours, told to the client as such.
@@ -292,9 +316,16 @@ impl Finish {
         let refused = decode::<A>(self.frame.clone(), version)
             .map(|(_, request)| A::refuse(&self.call, &request, Refusal::Internal));
         match refused.map(|response| encode(self.correlation_id, version, &response)) {
-            Ok(Ok(frame)) => Reply::Frame(frame),
+            Ok(Ok(bytes)) => Reply::Frame(bytes.into()),
             Ok(Err(_)) | Err(_) => Reply::Close(format!("{} has no answer", A::NAME)),
         }
+    }
+}
+
+/// A short answer.
+impl From<Bytes> for Frame {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, _memory: None }
     }
 }
 

@@ -23,8 +23,10 @@
 //!   each tag.
 //!
 //! Memory: request frames above 64 KiB take their size from the broker's budget when that much has arrived and before the rest is
-//! read; fetched data takes what it may read from a pool of its own, and gets smaller answers when it is short. So neither
-//! slow senders nor slow readers add up to more than the configured budget.
+//! read; fetched data takes what it may read from a pool of its own, and gets smaller answers when it is short; other answers above
+//! 64 KiB take theirs from a third pool before they are encoded. What an answer takes is held until its last byte is written,
+//! for which there is a time. So neither slow senders nor slow readers add up to more than the configured budget. Encoding
+//! copies: for as long as that takes, as many answers as there are cores are there twice.
 //!
 //! Nothing here survives a restart, so there is nothing to recover. Look next at `dispatch.rs` for how a request runs, at
 //! `api/produce.rs` and `api/fetch.rs` for the two that matter, at `error.rs` for what a client sees of a failure.

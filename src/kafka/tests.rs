@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::context::Shared;
 use super::{Advertised, Config, FrontEnd, Listener};
 use crate::broker::{self, Adopted, Broker, DataDir};
 use crate::disk::Disk;
@@ -45,6 +46,7 @@ struct Server {
     stop: CancellationToken,
     serving: Option<JoinHandle<()>>,
     broker: Arc<Broker>,
+    shared: Arc<Shared>,
 }
 
 /// A broker on the simulated disk.
@@ -72,18 +74,27 @@ impl Server {
     }
 
     async fn start_on(disk: &SimDisk) -> Self {
+        Self::open(disk, 1 << 20).await
+    }
+
+    async fn with_fetch_memory(fetch_memory_bytes: usize) -> Self {
+        Self::open(&SimDisk::new(), fetch_memory_bytes).await
+    }
+
+    async fn open(disk: &SimDisk, fetch_memory_bytes: usize) -> Self {
         let broker = open_broker(disk);
-        let config = Config { fetch_memory_bytes: 1 << 20 };
+        let config = Config { fetch_memory_bytes };
         let front_end = FrontEnd::new(Arc::clone(&broker), config, &mut Registry::default());
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let listener = Listener { name: "test".to_owned(), advertised: Advertised::AsConnected };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let shared = Arc::clone(&front_end.shared);
         let serving = task::spawn("test server", async move {
             front_end.serve(listener, socket, stopped).await;
         });
-        Self { address, stop, serving: Some(serving), broker }
+        Self { address, stop, serving: Some(serving), broker, shared }
     }
 
     async fn client(&self) -> Client {
@@ -372,6 +383,39 @@ async fn the_first_partition_gives_a_batch_whatever_the_limits() {
     let mut narrow = fetch("t", &all);
     narrow.topics[0].partitions.iter_mut().for_each(|p| p.partition_max_bytes = size);
     assert_eq!(offsets(&client.call(4, &narrow).await), [[0], [0], [0]]);
+}
+
+/// Waits until a claim about the server holds.
+async fn until(what: &str, claim: impl Fn() -> bool) {
+    let waiting = async {
+        while !claim() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} did not come"));
+}
+
+#[tokio::test]
+async fn fetched_data_holds_its_memory_until_it_is_written() {
+    const POOL: usize = 64 << 20;
+    let server = Server::with_fetch_memory(POOL).await;
+    let mut writer = server.client().await;
+    writer.create("t", 1).await;
+    let value = "x".repeat(1_000_000);
+    for _ in 0..20 {
+        writer.call(9, &produce(-1, &[("t", 0, batch(&[&value]))])).await;
+    }
+    // More than the system takes off the server for a client that does not read.
+    let mut reader = server.client().await;
+    let mut all = fetch("t", &[(0, 0)]).with_max_bytes(POOL as i32);
+    all.topics[0].partitions[0].partition_max_bytes = POOL as i32;
+    reader.send(4, &all).await;
+    reader.socket.readable().await.unwrap();
+    let held = POOL - server.shared.fetched.free_bytes();
+    assert!(held >= 20_000_000, "{held} bytes are held while the answer is written");
+    let (_, fetched) = reader.receive::<FetchRequest>(4).await;
+    assert_eq!(offsets(&fetched)[0].len(), 20);
+    until("all memory", || server.shared.fetched.free_bytes() == POOL).await;
 }
 
 #[tokio::test]

@@ -14,6 +14,16 @@ pub const KAFKA_DECODED_REQUEST_BYTES: usize = 32 * 1024 * 1024;
 /// the most that one connection holds outside the budget.
 pub const KAFKA_SMALL_FRAME_BYTES: usize = 64 * 1024;
 
+/// Longest answer to anything but Fetch. Metadata of all partitions that a broker may have takes 1 MB, of as many topics
+/// with the longest names 6 MB.
+pub const KAFKA_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// Such answers of all connections together until they are written, those up to [`KAFKA_SMALL_ANSWER_BYTES`] not counted.
+pub const KAFKA_ANSWERS_BYTES: usize = 4 * KAFKA_ANSWER_BYTES;
+
+/// Answers up to this length are written without asking for memory: a connection has one of them at a time.
+pub const KAFKA_SMALL_ANSWER_BYTES: usize = 64 * 1024;
+
 /// Most bytes of records in one Fetch answer, whatever the client asks for. Kafka: `fetch.max.bytes`.
 pub const KAFKA_FETCH_BYTES: usize = 55 * 1024 * 1024;
 

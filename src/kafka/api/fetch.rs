@@ -46,6 +46,7 @@ use crate::broker::{EpochEnd, Partition, ReadError, Topic};
 use crate::kafka::context::Peer;
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure as _, Refusal};
+use crate::kafka::memory::Reservation;
 use crate::record::Batches;
 use crate::types::{LeaderEpoch, Offset, Watermarks, limits};
 
@@ -73,7 +74,8 @@ impl Api for Fetch {
         let peer = Arc::clone(&call.peer);
         let version = call.version;
         Handled::Later(Box::pin(async move {
-            Answer::Respond(Poll::new(&peer, version, request).run(&peer).await)
+            let (response, memory) = Poll::new(&peer, version, request).run(&peer).await;
+            Answer::Respond(response, Some(memory))
         }))
     }
 
@@ -288,10 +290,10 @@ impl Poll {
         poll
     }
 
-    async fn run(mut self, peer: &Peer) -> FetchResponse {
+    async fn run(mut self, peer: &Peer) -> (FetchResponse, Reservation) {
         let by_id = self.version >= TOPIC_IDS;
         let mut memory =
-            peer.shared.answers.reserve_up_to(self.max_bytes, limits::KAFKA_FETCH_FLOOR_BYTES);
+            peer.shared.fetched.reserve_up_to(self.max_bytes, limits::KAFKA_FETCH_FLOOR_BYTES);
         let mut room = memory.bytes();
         loop {
             self.targets.iter_mut().for_each(|target| target.check(by_id));
@@ -308,7 +310,7 @@ impl Poll {
         }
         let bytes = self.bytes();
         memory.shrink_to(bytes);
-        self.answer()
+        (self.answer(), memory)
     }
 
     fn bytes(&self) -> usize {

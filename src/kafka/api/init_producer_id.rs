@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
-use crate::kafka::dispatch::{Answer, Api, Call, Handled};
+use crate::kafka::dispatch::{Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
 
 /// See the module's page.
@@ -35,10 +35,10 @@ impl Api for InitProducerId {
         }
         let broker = Arc::clone(call.peer.broker());
         Handled::Later(Box::pin(async move {
-            Answer::Respond(match broker.new_producer_id().await {
-                Ok(id) => InitProducerIdResponse::default().with_producer_id(id.into()),
-                Err(error) => refused(&error),
-            })
+            match broker.new_producer_id().await {
+                Ok(id) => InitProducerIdResponse::default().with_producer_id(id.into()).into(),
+                Err(error) => refused(&error).into(),
+            }
         }))
     }
 

@@ -25,7 +25,7 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::shared::{check_epoch, first_error, partition, topic_by_name};
 use crate::broker::{Broker, Partition, TimestampedOffset, Topic};
-use crate::kafka::dispatch::{Answer, Api, Call, Handled};
+use crate::kafka::dispatch::{Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure as _, Refusal};
 
 /// Partitions of one request that are looked up at the same time: a lookup in shipped data waits for shard servers.
@@ -43,7 +43,7 @@ impl Api for ListOffsets {
         let broker = Arc::clone(call.peer.broker());
         let version = call.version;
         Handled::Later(Box::pin(async move {
-            Answer::Respond(look_up(&broker, version, request).await)
+            look_up(&broker, version, request).await.into()
         }))
     }
 

@@ -99,7 +99,7 @@ impl Api for Produce {
 fn finish(silent: bool, response: ProduceResponse) -> Answer<ProduceResponse> {
     let error = Produce::first_error(&response);
     match (silent, error.is_error()) {
-        (false, _) => Answer::Respond(response),
+        (false, _) => response.into(),
         (true, false) => Answer::Silent,
         (true, true) => Answer::Close(error),
     }
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_failure_without_an_answer_closes() {
-        assert!(matches!(finish(false, response(3)), Answer::Respond(_)));
+        assert!(matches!(finish(false, response(3)), Answer::Respond(..)));
         assert!(matches!(finish(true, response(3)), Answer::Close(_)));
         assert!(matches!(finish(true, ProduceResponse::default()), Answer::Silent));
     }
