@@ -10,6 +10,7 @@ use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError as Code};
 use crate::broker::{
     AppendError, CreateTopicError, DeleteTopicError, OptionError, ProducerIdError, ReadError,
 };
+use crate::types::limits;
 
 /// A code as it stands on the wire; 0 is success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -95,6 +96,9 @@ pub enum Refusal {
     /// A topic named by neither name nor id, or by both.
     #[error("a topic is named either by its name or by its id")]
     NameOrId,
+    /// More topics to create than one request may name.
+    #[error("more than {} topics in one request; create them in several", limits::KAFKA_CREATED_TOPICS)]
+    TooManyTopics,
     /// The same thing twice in a request.
     #[error("named twice in one request")]
     Duplicate,
@@ -155,6 +159,7 @@ impl Failure for Refusal {
             | Self::Duplicate
             | Self::EmptyTransactionalId
             | Self::CountAndAssignment => Code::InvalidRequest,
+            Self::TooManyTopics => Code::PolicyViolation,
             Self::Acks => Code::InvalidRequiredAcks,
             Self::NotOneBatch => Code::InvalidRecord,
             Self::ZstdTooEarly => Code::UnsupportedCompressionType,
@@ -248,7 +253,7 @@ mod tests {
     use crate::record;
     use crate::types::TopicName;
 
-    const REFUSALS: [(Refusal, i16); 22] = [
+    const REFUSALS: [(Refusal, i16); 23] = [
         (Refusal::Internal, -1),
         (Refusal::UnknownApiVersions, 35),
         (Refusal::SoftwareName, 42),
@@ -256,6 +261,7 @@ mod tests {
         (Refusal::UnknownTopicId, 100),
         (Refusal::TopicName, 17),
         (Refusal::NameOrId, 42),
+        (Refusal::TooManyTopics, 44),
         (Refusal::Duplicate, 42),
         (Refusal::Acks, 21),
         (Refusal::NotOneBatch, 87),

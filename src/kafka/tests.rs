@@ -36,7 +36,7 @@ use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::record::{BatchBuilder, Batches};
 use crate::task;
-use crate::types::ClusterId;
+use crate::types::{ClusterId, limits};
 
 /// Longer than anything takes here; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -561,6 +561,64 @@ async fn metadata_creates_when_both_sides_allow_it() {
     let wanted = vec![by_id(made.topics[0].topic_id), by_id(Uuid::max())];
     let found = client.call(12, &MetadataRequest::default().with_topics(Some(wanted))).await;
     assert_eq!((found.topics[0].error_code, found.topics[1].error_code), (0, 100));
+}
+
+#[tokio::test]
+async fn a_topic_named_many_times_is_answered_once() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create("t", 100).await;
+    let named = MetadataRequestTopic::default().with_name(Some(words("t").into()));
+    let request = MetadataRequest::default().with_topics(Some(vec![named; 30_000]));
+    let found = client.call(1, &request).await;
+    assert_eq!(found.topics.len(), 1);
+    assert_eq!(found.topics[0].partitions.len(), 100);
+}
+
+#[tokio::test]
+async fn long_answers_wait_for_memory_and_short_ones_do_not() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create("large", 400).await;
+    client.create("small", 1).await;
+    let all_memory = server.shared.answers.reserve(usize::MAX).await;
+    assert_eq!(server.shared.answers.free_bytes(), 0);
+    let mut waiting = server.client().await;
+    waiting.send(9, &MetadataRequest::default().with_topics(None)).await;
+    let small = MetadataRequestTopic::default().with_name(Some(words("small").into()));
+    let found = client.call(9, &MetadataRequest::default().with_topics(Some(vec![small]))).await;
+    assert_eq!(found.topics.len(), 1);
+    let keys: Vec<_> = (0..1_500).map(|key| words(&format!("{key}"))).collect();
+    client.send(4, &FindCoordinatorRequest::default().with_coordinator_keys(keys)).await;
+    let mut byte = [0];
+    for socket in [&waiting.socket, &client.socket] {
+        let early = timeout(Duration::from_millis(100), socket.peek(&mut byte)).await;
+        assert!(early.is_err(), "a long answer did not wait");
+    }
+    drop(all_memory);
+    assert_eq!(waiting.receive::<MetadataRequest>(9).await.1.topics.len(), 2);
+    let (_, found) = client.receive::<FindCoordinatorRequest>(4).await;
+    assert_eq!(found.coordinators.len(), 1_500);
+}
+
+#[tokio::test]
+async fn topics_are_not_created_by_the_thousands() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let topic = |name| {
+        CreatableTopic::default()
+            .with_name(words(&format!("t{name}")).into())
+            .with_num_partitions(1)
+            .with_replication_factor(1)
+    };
+    let most = i32::try_from(limits::KAFKA_CREATED_TOPICS).unwrap();
+    for (count, code) in [(most + 1, 44), (most, 0)] {
+        let request = CreateTopicsRequest::default()
+            .with_topics((0..count).map(topic).collect())
+            .with_validate_only(true);
+        let answered = client.call(7, &request).await.topics;
+        assert!(answered.iter().all(|topic| topic.error_code == code), "{count} topics");
+    }
 }
 
 #[tokio::test]

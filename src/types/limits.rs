@@ -24,6 +24,10 @@ pub const KAFKA_ANSWERS_BYTES: usize = 4 * KAFKA_ANSWER_BYTES;
 /// Answers up to this length are written without asking for memory: a connection has one of them at a time.
 pub const KAFKA_SMALL_ANSWER_BYTES: usize = 64 * 1024;
 
+/// Topics that one CreateTopics request may name: an answer says all options of each, some 3 kB. Kafka's controller takes
+/// 10,000 records in one request, two and more per topic.
+pub const KAFKA_CREATED_TOPICS: usize = 1_000;
+
 /// Most bytes of records in one Fetch answer, whatever the client asks for. Kafka: `fetch.max.bytes`.
 pub const KAFKA_FETCH_BYTES: usize = 55 * 1024 * 1024;
 

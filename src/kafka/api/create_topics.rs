@@ -2,7 +2,7 @@
 //!
 //! Differs from Kafka: any replication factor from 1 on is taken and means 1, because this is one broker and many tools
 //! ask for 3 out of habit; the timeout is not looked at, creating waits for one sync only. A created topic is in every
-//! answer that follows.
+//! answer that follows. A request for more than [`limits::KAFKA_CREATED_TOPICS`] topics is refused whole.
 //!
 //! | version | change |
 //! |---|---|
@@ -28,6 +28,7 @@ use crate::broker::{self, Broker, NewTopic, TopicPlan};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
 use crate::task;
+use crate::types::limits;
 
 /// Kafka's number for an option that was set on the topic.
 const SOURCE_TOPIC: i8 = 1;
@@ -43,6 +44,9 @@ impl Api for CreateTopics {
     const SERVED: RangeInclusive<i16> = 2..=7;
 
     fn handle(call: &Call, request: Self::Message) -> Handled<CreateTopicsResponse> {
+        if request.topics.len() > limits::KAFKA_CREATED_TOPICS {
+            return Handled::Now(Self::refuse(call, &request, Refusal::TooManyTopics).into());
+        }
         let broker = Arc::clone(call.peer.broker());
         // In a task of its own, so that a connection that closes does not leave a creation half done.
         let work = task::spawn("create topics", async move {
@@ -66,8 +70,10 @@ impl Api for CreateTopics {
     }
 
     fn refuse(_: &Call, request: &Self::Message, refusal: Refusal) -> CreateTopicsResponse {
+        // One text that all topics share.
+        let refused = refused(WireName::default(), &refusal);
         let results =
-            request.topics.iter().map(|topic| refused(topic.name.clone(), &refusal)).collect();
+            request.topics.iter().map(|topic| refused.clone().with_name(topic.name.clone())).collect();
         CreateTopicsResponse::default().with_topics(results)
     }
 

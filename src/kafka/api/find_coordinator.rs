@@ -2,7 +2,7 @@
 //!
 //! Differs from Kafka: there are no groups and no transactions yet, so every key is answered with
 //! `COORDINATOR_NOT_AVAILABLE`, naming this broker. The API must be there all the same: librdkafka takes its presence
-//! as the sign that the broker knows lz4.
+//! as the sign that the broker knows lz4. A key named several times is answered once.
 //!
 //! | version | change |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | 5 | `TRANSACTION_ABORTABLE` may be answered |
 //! | 6 | key type 2, share groups |
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -51,24 +52,28 @@ fn answer(
     (node, host, port): (i32, &str, u16),
 ) -> FindCoordinatorResponse {
     let error = refusal.code().wire();
+    // One text that all keys share.
+    let (message, host) = (text(refusal), text(host));
     if version < 4 {
         return FindCoordinatorResponse::default()
             .with_error_code(error)
-            .with_error_message(Some(text(refusal)))
+            .with_error_message(Some(message))
             .with_node_id(node.into())
-            .with_host(text(host))
+            .with_host(host)
             .with_port(port.into());
     }
+    let mut seen = HashSet::new();
     let coordinators = request
         .coordinator_keys
         .iter()
+        .filter(|key| seen.insert(*key))
         .map(|key| {
             Coordinator::default()
                 .with_key(key.clone())
                 .with_error_code(error)
-                .with_error_message(Some(text(refusal)))
+                .with_error_message(Some(message.clone()))
                 .with_node_id(node.into())
-                .with_host(text(host))
+                .with_host(host.clone())
                 .with_port(port.into())
         })
         .collect();
@@ -79,6 +84,14 @@ fn answer(
 mod tests {
     use super::*;
     use crate::kafka::dispatch;
+
+    #[test]
+    fn a_key_named_twice_is_answered_once() {
+        let request = FindCoordinatorRequest::default()
+            .with_coordinator_keys(["g", "h", "g"].map(text).to_vec());
+        let answered = answer(4, &request, Refusal::NoCoordinator, (1, "h", 9092)).coordinators;
+        assert_eq!(answered.iter().map(|found| found.key.as_str()).collect::<Vec<_>>(), ["g", "h"]);
+    }
 
     #[test]
     fn every_version_encodes() {

@@ -1,7 +1,7 @@
 //! Metadata (key 3), versions 0 to 13.
 //!
 //! Differs from Kafka: a topic that is created automatically is in the same answer, ready to use. Authorized operations
-//! are never listed (there is no authorizer), which is said as i32::MIN.
+//! are never listed (there is no authorizer), which is said as i32::MIN. A topic named several times is answered once.
 //!
 //! | version | change |
 //! |---|---|
@@ -16,6 +16,7 @@
 //! | 12 | topics may be asked for by id (KIP-516) |
 //! | 13 | an error for the whole answer (KIP-1102) |
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -30,11 +31,17 @@ use super::shared::{first_error, text, topic_by_id, wire_id};
 use crate::broker::{Broker, CreateTopicError, NewTopic, Topic};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
+use crate::kafka::memory::Reservation;
 use crate::task;
-use crate::types::TopicName;
+use crate::types::{TopicName, limits};
 
 /// First version in which a topic without a name can be answered.
 const NAMELESS: i16 = 12;
+
+/// Memory that a topic takes in an answer, encoded form and structs together, without its name ...
+const TOPIC_BYTES: usize = 256;
+/// ... and each of its partitions.
+const PARTITION_BYTES: usize = 256;
 
 /// See the module's page.
 pub struct Metadata;
@@ -45,7 +52,7 @@ impl Api for Metadata {
     const SERVED: RangeInclusive<i16> = 0..=13;
 
     fn handle(call: &Call, request: Self::Message) -> Handled<MetadataResponse> {
-        let frame = frame(call);
+        let call = call.clone();
         let broker = Arc::clone(call.peer.broker());
         let us = BrokerId(broker.node_id());
         let all = match &request.topics {
@@ -53,28 +60,36 @@ impl Api for Metadata {
             Some(topics) => call.version == 0 && topics.is_empty(),
         };
         if all {
-            let topics = broker.topics().iter().map(|topic| known(topic, us)).collect();
-            return Handled::Now(frame.with_topics(topics).into());
+            return Handled::Later(Box::pin(async move {
+                let topics = broker.topics();
+                let memory = reserve(&call, topics.iter().map(|topic| Some(&**topic))).await;
+                let topics = topics.iter().map(|topic| known(topic, us)).collect();
+                Answer::Respond(frame(&call).with_topics(topics), memory)
+            }));
         }
         let create = request.allow_auto_topic_creation && broker.auto_create_topics();
         let version = call.version;
-        let wanted = request.topics.unwrap_or_default();
+        let wanted = each_once(request.topics.unwrap_or_default());
         // In a task of its own, so that a connection that closes does not leave a creation half done.
         let work = task::spawn("metadata", async move {
-            let mut topics = Vec::new();
+            let mut found = Vec::with_capacity(wanted.len());
             for wanted in wanted {
-                topics.push(match find(&broker, &wanted, create).await {
-                    Ok(topic) => known(&topic, us),
-                    Err(code) => unknown(wanted, version, code),
-                });
+                let topic = find(&broker, &wanted, create).await;
+                found.push((wanted, topic));
             }
-            topics
+            found
         });
         Handled::Later(Box::pin(async move {
-            match work.await {
-                Ok(topics) => frame.with_topics(topics).into(),
-                Err(_) => Answer::Close(Refusal::Internal.code()),
-            }
+            let Ok(found) = work.await else {
+                return Answer::Close(Refusal::Internal.code());
+            };
+            let memory =
+                reserve(&call, found.iter().map(|(_, topic)| topic.as_deref().ok())).await;
+            let topics = found.into_iter().map(|(wanted, topic)| match topic {
+                Ok(topic) => known(&topic, us),
+                Err(code) => unknown(wanted, version, code),
+            });
+            Answer::Respond(frame(&call).with_topics(topics.collect()), memory)
         }))
     }
 
@@ -88,6 +103,27 @@ impl Api for Metadata {
         let topics = response.topics.iter().map(|topic| topic.error_code);
         first_error([response.error_code].into_iter().chain(topics))
     }
+}
+
+/// Every name and every id once, in their order.
+fn each_once(mut wanted: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic> {
+    let mut seen = HashSet::new();
+    wanted.retain(|topic| seen.insert((topic.name.clone(), topic.topic_id)));
+    wanted
+}
+
+/// Memory for an answer of these topics, before it is built; nothing for a short one.
+async fn reserve<'a>(
+    call: &Call,
+    topics: impl Iterator<Item = Option<&'a Topic>>,
+) -> Option<Reservation> {
+    let bytes = topics
+        .map(|topic| TOPIC_BYTES + topic.map_or(0, |topic| PARTITION_BYTES * topic.partitions().len()))
+        .sum();
+    if bytes <= limits::KAFKA_SMALL_ANSWER_BYTES {
+        return None;
+    }
+    Some(call.peer.shared.answers.reserve(bytes).await)
 }
 
 /// The answer without topics.
@@ -171,6 +207,16 @@ fn unknown(wanted: MetadataRequestTopic, version: i16, code: ErrorCode) -> Metad
 mod tests {
     use super::*;
     use crate::kafka::dispatch;
+
+    #[test]
+    fn names_and_ids_stay_in_order_and_once() {
+        let named = |name: &str| MetadataRequestTopic::default().with_name(Some(text(name).into()));
+        let by_id = |id| MetadataRequestTopic::default().with_name(None).with_topic_id(id);
+        let (one, two) = (by_id(uuid::Uuid::from_u128(1)), by_id(uuid::Uuid::from_u128(2)));
+        let wanted =
+            [named("b"), one.clone(), named("a"), named("b"), two.clone(), one.clone(), named("a")];
+        assert_eq!(each_once(wanted.to_vec()), [named("b"), one, named("a"), two]);
+    }
 
     #[test]
     fn every_version_encodes() {
