@@ -4,7 +4,8 @@
 //! * The reader hands on a request only when no *exclusive* one (anything but a Produce) is unfinished; until then what
 //!   arrives stays in its buffer, 64 KiB at most. So only Produces are ever begun ahead of an answer, and a parked fetch
 //!   holds back none of the memory that other connections need.
-//! * A request above 64 KiB takes its memory before its body is read, and must then arrive at a least speed.
+//! * A request above 64 KiB takes memory of its own pool as it arrives, which it must do at a least speed; the budget's when
+//!   it is complete.
 //! * The responder writes while nothing else happens on the connection, so a client that does not read its answers is
 //!   not read from either; one that takes nothing for a minute, or an answer too slowly, is closed.
 //! * An answer brings the memory that it holds, which is given back when its last byte is written.
@@ -22,22 +23,20 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::context::Peer;
-use super::dispatch::{self, Begun, Incoming, Reply, Started, Violation};
+use super::context::{Peer, Shared};
+use super::dispatch::{self, Admitted, Begun, Held, Incoming, Reply, Started, Violation};
+use super::memory::Reservation;
 use super::protocol::{FrameError, FrameReader, frame_length, peek};
 use crate::task;
 use crate::types::limits;
 
 /// Kafka: `connections.max.idle.ms`.
 const IDLE: Duration = Duration::from_secs(600);
-/// A request that has begun to arrive is given this long; a large one again when it has its memory, and more by its
-/// length.
+/// A request that has begun to arrive is given this long; a large one again from when it has memory, and more by what has
+/// arrived of it.
 const ARRIVAL: Duration = Duration::from_secs(15);
 /// The least speed at which a large request must arrive: it holds memory meanwhile that others wait for.
 const ARRIVAL_BYTES_PER_SECOND: u64 = 1024 * 1024;
-/// Requests above this length arrive a few at a time in the whole process, so that those who announce much and send
-/// little hold a small part of the memory. Usual producers stay below 1 MiB.
-const HUGE_FRAME_BYTES: usize = 4 * 1024 * 1024;
 /// How fast a client must take its answers, which hold memory meanwhile that others wait for. The longest fetch needs
 /// 1.6 Mbit/s, one of 1 MB 130 kbit/s.
 const PACE: Pace = Pace { stall: Duration::from_secs(60), bytes_per_second: 256 * 1024 };
@@ -47,18 +46,47 @@ const IN_FLIGHT: usize = 64;
 /// Bytes of them, so that one connection does not take the whole budget; a single longer request may be there alone.
 const IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
 
-/// A request with what it holds until it is answered.
+/// A request with what it holds until its answer is made.
 struct Queued {
-    incoming: Incoming,
-    overlaps: bool,
+    request: Admitted,
     held: Held,
 }
 
-/// Memory of the whole broker and a share of the connection; given back when dropped.
-#[derive(Debug)]
-struct Held {
-    _budget: OwnedSemaphorePermit,
-    _share: OwnedSemaphorePermit,
+/// A request above 64 KiB while it arrives.
+struct Arriving {
+    share: OwnedSemaphorePermit,
+    /// For what has arrived and the room for as much again.
+    memory: Reservation,
+    /// Instead of more memory, when the pool is used up: so one request at least goes on to its end.
+    turn: Option<OwnedSemaphorePermit>,
+    /// When it began, not counting what it waited for memory.
+    since: Instant,
+}
+
+impl Arriving {
+    fn new(share: OwnedSemaphorePermit) -> Self {
+        Self { share, memory: Reservation::default(), turn: None, since: Instant::now() }
+    }
+
+    /// Waits for memory of `bytes` in all, or for a turn to do without.
+    async fn grow_to(&mut self, bytes: usize, shared: &Shared) {
+        let more = bytes.saturating_sub(self.memory.bytes());
+        if more == 0 || self.turn.is_some() {
+            return;
+        }
+        let asked = Instant::now();
+        tokio::select! {
+            biased;
+            more = shared.arriving.reserve(more) => self.memory.absorb(more),
+            turn = Arc::clone(&shared.arrival_turns).acquire_owned() => self.turn = turn.ok(),
+        }
+        self.since += asked.elapsed();
+    }
+
+    /// Until when the next bytes must come, `arrived` of them being there.
+    fn deadline(&self, arrived: usize) -> Instant {
+        self.since + ARRIVAL + Duration::from_secs(arrived as u64 / ARRIVAL_BYTES_PER_SECOND)
+    }
 }
 
 /// Why a connection ends.
@@ -159,7 +187,7 @@ impl Reader {
         loop {
             match self.next().await {
                 Ok(queued) => {
-                    if !queued.overlaps {
+                    if !queued.request.overlaps() {
                         self.exclusive.send_replace(true);
                     }
                     if self.requests.send(queued).await.is_err() {
@@ -174,32 +202,51 @@ impl Reader {
     /// The next request, and the memory for it.
     async fn next(&mut self) -> Result<Queued, End> {
         self.wait_for_turn().await?;
-        let mut held = None;
+        let mut arriving: Option<Arriving> = None;
         let mut deadline = None;
-        let mut _huge_turn = None;
         loop {
             if let Some(frame) = self.frames.next(&mut self.buffer)? {
-                let held = match held {
-                    Some(held) => held,
-                    None => self.hold(frame.len()).await,
+                return self.queued(frame, arriving).await;
+            }
+            let (length, arrived) = (self.announced(), self.buffer.len());
+            if length > limits::KAFKA_SMALL_FRAME_BYTES
+                && arrived >= limits::KAFKA_SMALL_FRAME_BYTES
+            {
+                let large = match &mut arriving {
+                    Some(large) => large,
+                    none => none.insert(Arriving::new(self.share(length).await)),
                 };
-                return queued(frame, held);
+                large.grow_to(length.min(2 * arrived), &self.peer.shared).await;
+                deadline = Some(large.deadline(arrived));
             }
-            let length = self.announced();
-            let large = length > limits::KAFKA_SMALL_FRAME_BYTES;
-            if large && held.is_none() && self.buffer.len() >= limits::KAFKA_SMALL_FRAME_BYTES {
-                if length > HUGE_FRAME_BYTES {
-                    _huge_turn =
-                        Arc::clone(&self.peer.shared.huge_frames).acquire_owned().await.ok();
-                }
-                held = Some(self.hold(length).await);
-                deadline = Some(Instant::now() + arrival_time(length));
-            }
-            if deadline.is_none() && !self.buffer.is_empty() {
+            if deadline.is_none() && arrived > 0 {
                 deadline = Some(Instant::now() + ARRIVAL);
             }
             self.fill(deadline).await?;
         }
+    }
+
+    /// A complete request, once there is memory to carry it out. That for the decoded form comes first, because who waits
+    /// for it would hold up everybody with what it has of the budget.
+    async fn queued(&self, frame: Bytes, arriving: Option<Arriving>) -> Result<Queued, End> {
+        let peeked = peek(&frame)?;
+        let request = dispatch::admit(Incoming {
+            key: peeked.api_key,
+            version: peeked.api_version,
+            correlation_id: peeked.correlation_id,
+            received: std::time::Instant::now(),
+            frame,
+        })?;
+        let (_arrived, share) = match arriving {
+            Some(Arriving { share, memory, turn, .. }) => (Some((memory, turn)), share),
+            None => (None, self.share(request.frame_bytes()).await),
+        };
+        let decoded = match request.decoded_bytes() {
+            ..=limits::KAFKA_SMALL_DECODED_BYTES => None,
+            bytes => Some(self.peer.shared.decoded.reserve(bytes).await),
+        };
+        let frame = self.peer.broker().reserve(request.frame_bytes()).await;
+        Ok(Queued { request, held: Held { _share: share, _decoded: decoded, _frame: frame } })
     }
 
     /// Waits until no exclusive request is unfinished, and reads meanwhile so that the end of the stream is seen.
@@ -236,13 +283,13 @@ impl Reader {
         prefix.and_then(|prefix| frame_length(*prefix, None).ok()).unwrap_or(0)
     }
 
-    async fn hold(&self, bytes: usize) -> Held {
+    /// Waits until the connection's other requests leave room for one of `bytes`.
+    async fn share(&self, bytes: usize) -> OwnedSemaphorePermit {
         let share = u32::try_from(bytes.min(IN_FLIGHT_BYTES)).unwrap_or(u32::MAX);
-        let share = Arc::clone(&self.share)
+        Arc::clone(&self.share)
             .acquire_many_owned(share)
             .await
-            .expect("a connection's own semaphore is never closed");
-        Held { _budget: self.peer.broker().reserve(bytes).await, _share: share }
+            .expect("a connection's own semaphore is never closed")
     }
 
     async fn fill(&mut self, deadline: Option<Instant>) -> Result<(), End> {
@@ -256,29 +303,11 @@ impl Reader {
     }
 }
 
-fn arrival_time(length: usize) -> Duration {
-    ARRIVAL + Duration::from_secs(length as u64 / ARRIVAL_BYTES_PER_SECOND)
-}
-
-fn queued(frame: Bytes, held: Held) -> Result<Queued, End> {
-    let peeked = peek(&frame)?;
-    let incoming = Incoming {
-        key: peeked.api_key,
-        version: peeked.api_version,
-        correlation_id: peeked.correlation_id,
-        received: std::time::Instant::now(),
-        frame,
-    };
-    let overlaps = dispatch::find(incoming.key).is_some_and(|entry| entry.overlaps);
-    Ok(Queued { incoming, overlaps, held })
-}
-
 /// A request that has begun.
 struct Running {
     reply: Option<Reply>,
     future: Option<BoxFuture<'static, Reply>>,
     overlaps: bool,
-    _held: Held,
 }
 
 impl Running {
@@ -342,7 +371,7 @@ impl Responder {
             }
             match self.event(open).await {
                 Event::Answered(reply) => self.answer(reply).await?,
-                Event::Arrived(queued) if queued.overlaps || self.running.is_empty() => {
+                Event::Arrived(queued) if queued.request.overlaps() || self.running.is_empty() => {
                     self.begin(queued).await?;
                 }
                 Event::Arrived(queued) => self.waiting = Some(queued),
@@ -370,15 +399,15 @@ impl Responder {
     /// Begins a request; large and laborious ones on a thread of the blocking pool, a core's worth of them at a time in
     /// the whole process.
     async fn begin(&mut self, queued: Queued) -> Result<(), End> {
-        let Queued { incoming, overlaps, held } = queued;
+        let Queued { request, held } = queued;
         let peer = Arc::clone(&self.peer);
         let workers = Arc::clone(&peer.shared.workers);
-        let api = dispatch::find(incoming.key).map_or("unknown", |entry| entry.name);
-        let started = if incoming.frame.len() > limits::KAFKA_SMALL_FRAME_BYTES {
-            let work = move || dispatch::begin(peer, incoming).map(Begun::started);
+        let (api, overlaps) = (request.name(), request.overlaps());
+        let started = if request.frame_bytes() > limits::KAFKA_SMALL_FRAME_BYTES {
+            let work = move || dispatch::begin(peer, request, held).map(Begun::started);
             on_worker(workers, api, work).await??
         } else {
-            match dispatch::begin(peer, incoming)? {
+            match dispatch::begin(peer, request, held)? {
                 Begun::Started(started) => started,
                 Begun::Laborious(work) => on_worker(workers, api, work).await?,
             }
@@ -387,7 +416,7 @@ impl Responder {
             Started::Done(reply) => (Some(reply), None),
             Started::Running(future) => (None, Some(future)),
         };
-        self.running.push_back(Running { reply, future, overlaps, _held: held });
+        self.running.push_back(Running { reply, future, overlaps });
         Ok(())
     }
 

@@ -2,18 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::memory::Memory;
+use super::memory::{Memory, Reservation};
 use super::metrics::Metrics;
 use crate::broker::Broker;
 use crate::types::limits;
 
-/// Very long frames that arrive at the same time: together less than half of the usual memory budget.
-const HUGE_FRAMES: usize = 2;
+/// Frames that arrive at the same time without memory of the pool for them, because it is used up.
+const ARRIVAL_TURNS: usize = 2;
+/// How long an answer may wait for memory: others take theirs in milliseconds.
+const ANSWER_MEMORY_WAIT: Duration = Duration::from_secs(10);
 
 /// Settings of the front end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct Config {
     /// Memory for fetched data of all connections together, in bytes. When it is short, answers get smaller. Requests
     /// take theirs from the broker.
     pub fetch_memory_bytes: usize,
+    /// Memory for request frames above 64 KiB of all connections together until they are complete, in bytes.
+    pub arriving_memory_bytes: usize,
 }
 
 /// Where clients are told to connect to.
@@ -64,8 +70,13 @@ pub(super) struct Shared {
     pub answers: Memory,
     /// Threads that decode and check large requests at the same time.
     pub workers: Arc<Semaphore>,
-    /// Turns of very long frames to arrive.
-    pub huge_frames: Arc<Semaphore>,
+    /// Frames above 64 KiB until they are complete: apart from the budget, so that who announces a request and does
+    /// not send it keeps nobody from having theirs carried out.
+    pub arriving: Memory,
+    /// Turns to arrive without it.
+    pub arrival_turns: Arc<Semaphore>,
+    /// The decoded forms of requests, until their answers are made.
+    pub decoded: Memory,
     pub connections: Arc<Semaphore>,
 }
 
@@ -79,7 +90,9 @@ impl FrontEnd {
             fetched: Memory::new(config.fetch_memory_bytes),
             answers: Memory::new(limits::KAFKA_ANSWERS_BYTES),
             workers: Arc::new(Semaphore::new(cores)),
-            huge_frames: Arc::new(Semaphore::new(HUGE_FRAMES)),
+            arriving: Memory::new(config.arriving_memory_bytes),
+            arrival_turns: Arc::new(Semaphore::new(ARRIVAL_TURNS)),
+            decoded: Memory::new(limits::KAFKA_DECODED_REQUESTS_BYTES),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
         };
         Self { shared: Arc::new(shared) }
@@ -87,6 +100,16 @@ impl FrontEnd {
 }
 
 impl Shared {
+    /// Memory for an answer other than fetched data. None if it is not free in time: who waits holds the memory of a
+    /// request, and those who read their answers slowly must not hold up the others that need it. A short answer needs
+    /// nothing.
+    pub async fn answer_memory(&self, bytes: usize) -> Option<Reservation> {
+        if bytes <= limits::KAFKA_SMALL_ANSWER_BYTES {
+            return Some(Reservation::default());
+        }
+        timeout(ANSWER_MEMORY_WAIT, self.answers.reserve(bytes)).await.ok()
+    }
+
     /// Waits until no connection is open.
     pub async fn idle(&self) {
         let all = u32::try_from(limits::CONNECTIONS).unwrap_or(u32::MAX);

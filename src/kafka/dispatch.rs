@@ -8,6 +8,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use super::api;
@@ -29,6 +30,9 @@ pub(super) trait Api: 'static {
     const ADVERTISED_MIN: i16 = *Self::SERVED.start();
     /// Whether a request may begin while earlier ones of this kind still wait for their answer.
     const OVERLAPS: bool = false;
+    /// Whether an answer may wait for other clients. Then the request gives back its memory once it has begun, and
+    /// nothing that `handle` leaves behind may hold a part of the frame.
+    const PARKS: bool = false;
 
     /// Whether beginning a request may take long however short it is. Where the frame is long this is not asked.
     fn is_laborious(_request: &Self::Message) -> bool {
@@ -109,6 +113,45 @@ pub(super) struct Incoming {
     pub received: Instant,
 }
 
+/// A request that may be decoded.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    incoming: Incoming,
+    /// None for ApiVersions in a version that is not served.
+    entry: Option<&'static Entry>,
+    decoded_bytes: usize,
+}
+
+impl Admitted {
+    /// Length of its frame.
+    pub fn frame_bytes(&self) -> usize {
+        self.incoming.frame.len()
+    }
+
+    /// Memory that its decoded form takes.
+    pub fn decoded_bytes(&self) -> usize {
+        self.decoded_bytes
+    }
+
+    /// Whether it may begin while earlier ones of its kind still wait for their answer.
+    pub fn overlaps(&self) -> bool {
+        self.entry.is_some_and(|entry| entry.overlaps)
+    }
+
+    /// Kafka's name of it.
+    pub fn name(&self) -> &'static str {
+        self.entry.map_or("ApiVersions", |entry| entry.name)
+    }
+}
+
+/// Memory that a request takes until its answer is made: a share of its connection, its decoded form, its frame.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub _share: OwnedSemaphorePermit,
+    pub _decoded: Option<Reservation>,
+    pub _frame: OwnedSemaphorePermit,
+}
+
 /// Why a request ends its connection unanswered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Violation {
@@ -130,7 +173,7 @@ pub(super) struct Entry {
     pub served: RangeInclusive<i16>,
     pub advertised_min: i16,
     pub overlaps: bool,
-    start: fn(Arc<Peer>, Incoming) -> Result<Begun, Violation>,
+    start: fn(Arc<Peer>, Incoming, Held) -> Result<Begun, Violation>,
 }
 
 /// A request whose order is fixed.
@@ -189,23 +232,37 @@ pub(super) fn find(key: i16) -> Option<&'static Entry> {
     TABLE.iter().find(|entry| entry.key == key)
 }
 
+/// Looks at a request before anything of it is decoded: the version gate and the guard.
+///
+/// # Errors
+/// [`Violation`]: the connection is to be closed.
+pub(super) fn admit(incoming: Incoming) -> Result<Admitted, Violation> {
+    let Incoming { key, version, .. } = incoming;
+    let entry = find(key).filter(|entry| entry.served.contains(&version));
+    let Some(served) = entry else {
+        if key == ApiKey::ApiVersions as i16 {
+            return Ok(Admitted { incoming, entry, decoded_bytes: 0 });
+        }
+        let client_id = client_id_of(&incoming.frame);
+        return Err(Violation::NotServed { key, version, client_id });
+    };
+    let decoded_bytes = guard::weigh(key, version, &incoming.frame)
+        .map_err(|source| Violation::Guard { api: served.name, version, source })?;
+    Ok(Admitted { incoming, entry, decoded_bytes })
+}
+
 /// Begins a request. Requests of one connection are given here one after the other.
 ///
 /// # Errors
 /// [`Violation`]: the connection is to be closed.
-pub(super) fn begin(peer: Arc<Peer>, incoming: Incoming) -> Result<Begun, Violation> {
-    let served = find(incoming.key).filter(|entry| entry.served.contains(&incoming.version));
-    match served {
-        Some(entry) => (entry.start)(peer, incoming),
-        None if incoming.key == ApiKey::ApiVersions as i16 => {
+pub(super) fn begin(peer: Arc<Peer>, request: Admitted, held: Held) -> Result<Begun, Violation> {
+    let Admitted { incoming, entry, .. } = request;
+    match entry {
+        Some(entry) => (entry.start)(peer, incoming, held),
+        None => {
             let reply = api::refuse_unknown_api_versions(incoming.correlation_id);
             Ok(Begun::Started(Started::Done(reply)))
         }
-        None => Err(Violation::NotServed {
-            key: incoming.key,
-            version: incoming.version,
-            client_id: client_id_of(&incoming.frame),
-        }),
     }
 }
 
@@ -222,13 +279,8 @@ fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming) -> Result<Begun, Violation> {
-    let Incoming { frame, key, version, correlation_id, received } = incoming;
-    guard::check(key, version, &frame).map_err(|source| Violation::Guard {
-        api: A::NAME,
-        version,
-        source,
-    })?;
+fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming, held: Held) -> Result<Begun, Violation> {
+    let Incoming { frame, version, correlation_id, received, .. } = incoming;
     let (header, request) = decode::<A>(frame.clone(), version)?;
     let span = tracing::debug_span!(
         "request",
@@ -241,7 +293,8 @@ fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming) -> Result<Begun, Violation
     let laborious = A::is_laborious(&request);
     let work = move || {
         let handled = span.in_scope(|| A::handle(&call, request));
-        let finish = Finish { frame, call, correlation_id, received };
+        let request = (!A::PARKS).then_some((frame, held));
+        let finish = Finish { request, call, correlation_id, received };
         let rest = async move {
             let answer = match handled {
                 Handled::Now(answer) => answer,
@@ -268,7 +321,8 @@ fn decode<A: Api>(
 
 /// What is needed to turn an answer into bytes.
 struct Finish {
-    frame: Bytes,
+    /// The frame and its memory, where the answer does not wait for others.
+    request: Option<(Bytes, Held)>,
     call: Call,
     correlation_id: i32,
     received: Instant,
@@ -294,10 +348,11 @@ impl Finish {
             (None, Ok(bytes)) if bytes > limits::KAFKA_ANSWER_BYTES => {
                 return Reply::Close(format!("{} asks for an answer of {bytes} bytes", A::NAME));
             }
-            (None, Ok(bytes)) if bytes > limits::KAFKA_SMALL_ANSWER_BYTES => {
-                Some(self.call.peer.shared.answers.reserve(bytes).await)
-            }
-            (None, Ok(_) | Err(_)) => None,
+            (None, Ok(bytes)) => match self.call.peer.shared.answer_memory(bytes).await {
+                Some(memory) => Some(memory),
+                None => return Reply::Close(Refusal::NoAnswerMemory.to_string()),
+            },
+            (None, Err(_)) => None,
         };
         match encode(self.correlation_id, version, &response) {
             Ok(bytes) => Reply::Frame(Frame { bytes, _memory: memory }),
@@ -313,11 +368,13 @@ impl Finish {
     fn internal<A: Api>(&self, error: &EncodeError) -> Reply {
         let version = self.call.version;
         tracing::error!(api = A::NAME, version, %error, "an answer could not be encoded");
-        let refused = decode::<A>(self.frame.clone(), version)
+        let request = self.request.as_ref();
+        let refused = request
+            .and_then(|(frame, _)| decode::<A>(frame.clone(), version).ok())
             .map(|(_, request)| A::refuse(&self.call, &request, Refusal::Internal));
         match refused.map(|response| encode(self.correlation_id, version, &response)) {
-            Ok(Ok(bytes)) => Reply::Frame(bytes.into()),
-            Ok(Err(_)) | Err(_) => Reply::Close(format!("{} has no answer", A::NAME)),
+            Some(Ok(bytes)) => Reply::Frame(bytes.into()),
+            Some(Err(_)) | None => Reply::Close(format!("{} has no answer", A::NAME)),
         }
     }
 }

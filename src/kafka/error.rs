@@ -96,8 +96,14 @@ pub enum Refusal {
     /// A topic named by neither name nor id, or by both.
     #[error("a topic is named either by its name or by its id")]
     NameOrId,
+    /// Slow readers have all the memory for answers.
+    #[error("too many long answers are being read slowly; ask again, for less at once")]
+    NoAnswerMemory,
     /// More topics to create than one request may name.
-    #[error("more than {} topics in one request; create them in several", limits::KAFKA_CREATED_TOPICS)]
+    #[error(
+        "more than {} topics in one request; create them in several",
+        limits::KAFKA_CREATED_TOPICS
+    )]
     TooManyTopics,
     /// The same thing twice in a request.
     #[error("named twice in one request")]
@@ -159,6 +165,7 @@ impl Failure for Refusal {
             | Self::Duplicate
             | Self::EmptyTransactionalId
             | Self::CountAndAssignment => Code::InvalidRequest,
+            Self::NoAnswerMemory => Code::RequestTimedOut,
             Self::TooManyTopics => Code::PolicyViolation,
             Self::Acks => Code::InvalidRequiredAcks,
             Self::NotOneBatch => Code::InvalidRecord,
@@ -253,7 +260,7 @@ mod tests {
     use crate::record;
     use crate::types::TopicName;
 
-    const REFUSALS: [(Refusal, i16); 23] = [
+    const REFUSALS: [(Refusal, i16); 24] = [
         (Refusal::Internal, -1),
         (Refusal::UnknownApiVersions, 35),
         (Refusal::SoftwareName, 42),
@@ -261,6 +268,7 @@ mod tests {
         (Refusal::UnknownTopicId, 100),
         (Refusal::TopicName, 17),
         (Refusal::NameOrId, 42),
+        (Refusal::NoAnswerMemory, 7),
         (Refusal::TooManyTopics, 44),
         (Refusal::Duplicate, 42),
         (Refusal::Acks, 21),
@@ -289,7 +297,7 @@ mod tests {
     #[test]
     fn refusals() {
         for (refusal, code) in REFUSALS {
-            check(&refusal, code, [3, 100, 70, 74, 75, 15].contains(&code));
+            check(&refusal, code, [3, 100, 70, 74, 75, 15, 7].contains(&code));
         }
     }
 

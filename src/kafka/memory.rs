@@ -15,8 +15,8 @@ pub struct Memory {
     total: u32,
 }
 
-/// Bytes taken from a [`Memory`]; they go back when this is dropped.
-#[derive(Debug)]
+/// Bytes taken from a [`Memory`]; they go back when this is dropped. None by default.
+#[derive(Debug, Default)]
 pub struct Reservation {
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
@@ -40,6 +40,16 @@ impl Reservation {
         }
         self.bytes = bytes;
     }
+
+    /// Adds `other`, of the same pool.
+    pub fn absorb(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        match (&mut self.permit, other.permit) {
+            (Some(ours), Some(theirs)) => ours.merge(theirs),
+            (ours @ None, theirs) => *ours = theirs,
+            (Some(_), None) => {}
+        }
+    }
 }
 
 impl Memory {
@@ -62,6 +72,12 @@ impl Memory {
         Reservation { permit: Some(permit), bytes }
     }
 
+    /// Takes `bytes` if they are free now.
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+        let permit = Arc::clone(&self.units).try_acquire_many_owned(units(bytes)).ok()?;
+        Some(Reservation { permit: Some(permit), bytes })
+    }
+
     /// Bytes that nobody has.
     #[cfg(test)]
     pub fn free_bytes(&self) -> usize {
@@ -73,9 +89,8 @@ impl Memory {
     pub fn reserve_up_to(&self, bytes: usize, floor: usize) -> Reservation {
         let mut wanted = bytes;
         while wanted > floor {
-            let taken = Arc::clone(&self.units).try_acquire_many_owned(units(wanted));
-            if let Ok(permit) = taken {
-                return Reservation { permit: Some(permit), bytes: wanted };
+            if let Some(taken) = self.try_reserve(wanted) {
+                return taken;
             }
             wanted /= 2;
         }

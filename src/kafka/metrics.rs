@@ -18,6 +18,7 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     duration: Family<Api, Histogram, fn() -> Histogram>,
     connections: Family<Listener, Gauge>,
+    fetches_waiting: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +55,7 @@ impl Metrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(duration_histogram),
             connections: Family::default(),
+            fetches_waiting: Gauge::default(),
         };
         registry.register(
             "kafka_requests",
@@ -70,6 +72,11 @@ impl Metrics {
             "Open Kafka connections",
             metrics.connections.clone(),
         );
+        registry.register(
+            "kafka_fetches_waiting",
+            "Fetches that wait for data",
+            metrics.fetches_waiting.clone(),
+        );
         metrics
     }
 
@@ -80,19 +87,35 @@ impl Metrics {
     }
 
     /// A connection came to be; it counts until the returned value is dropped.
-    pub fn connected(&self, listener: &str) -> OpenConnection {
-        let gauge =
-            self.connections.get_or_create_owned(&Listener { listener: listener.to_owned() });
-        gauge.inc();
-        OpenConnection(gauge)
+    pub fn connected(&self, listener: &str) -> Counted {
+        let listener = Listener { listener: listener.to_owned() };
+        Counted::new(self.connections.get_or_create_owned(&listener))
+    }
+
+    /// A fetch waits for data; it counts until the returned value is dropped.
+    pub fn fetch_waits(&self) -> Counted {
+        Counted::new(self.fetches_waiting.clone())
+    }
+
+    /// Fetches that wait now.
+    #[cfg(test)]
+    pub fn fetches_waiting(&self) -> i64 {
+        self.fetches_waiting.get()
     }
 }
 
-/// An open connection, counted.
+/// Something that counts for as long as it is there.
 #[derive(Debug)]
-pub struct OpenConnection(Gauge);
+pub struct Counted(Gauge);
 
-impl Drop for OpenConnection {
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -107,17 +130,19 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         metrics.answered("Produce", ErrorCode::NONE, Duration::from_millis(1));
-        let open = metrics.connected("main");
+        let (open, waiting) = (metrics.connected("main"), metrics.fetch_waits());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             r#"kafka_requests_total{api="Produce",error="none"} 1"#,
             r#"kafka_request_duration_seconds_count{api="Produce"} 1"#,
             r#"kafka_connections{listener="main"} 1"#,
+            "kafka_fetches_waiting 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        drop(open);
+        drop((open, waiting));
+        assert_eq!(metrics.fetches_waiting(), 0);
         assert_eq!(
             metrics.connections.get_or_create(&Listener { listener: "main".into() }).get(),
             0

@@ -22,11 +22,20 @@
 //! * Tagged fields are sent only when they differ from their default: librdkafka before 2.2 skips one byte too few of
 //!   each tag.
 //!
-//! Memory: request frames above 64 KiB take their size from the broker's budget when that much has arrived and before the rest is
-//! read; fetched data takes what it may read from a pool of its own, and gets smaller answers when it is short; other answers above
-//! 64 KiB take theirs from a third pool before they are encoded. What an answer takes is held until its last byte is written,
-//! for which there is a time. So neither slow senders nor slow readers add up to more than the configured budget. Encoding
-//! copies: for as long as that takes, as many answers as there are cores are there twice.
+//! Memory, each from a pool that all connections share; what is up to 64 KiB is not counted:
+//!
+//! | what | taken | given back | when it is short |
+//! |---|---|---|---|
+//! | a frame that arrives | by what has come of it | when it is complete and has the next two | waits, two frames go on |
+//! | the decoded form | before it is decoded | when the answer is made; of a Fetch, when it has begun | waits |
+//! | a frame | before it is decoded, of the broker's budget | as above | waits |
+//! | fetched data | before it is read | when the last byte is written | smaller answers |
+//! | another answer | before it is encoded, of Metadata before it is built | as above | waits ten seconds, then closes |
+//!
+//! They are taken in this order, so nobody holds what another one needs while it waits for what that one has; a frame
+//! arrives and an answer is taken at a least speed. So neither slow senders nor slow readers add up to more than the
+//! configured budget and the two pools of fixed size in `types/limits.rs`. Encoding copies: for as long as that takes, as
+//! many answers as there are cores are there twice.
 //!
 //! Nothing here survives a restart, so there is nothing to recover. Look next at `dispatch.rs` for how a request runs, at
 //! `api/produce.rs` and `api/fetch.rs` for the two that matter, at `error.rs` for what a client sees of a failure.

@@ -40,6 +40,8 @@ use crate::types::{ClusterId, limits};
 
 /// Longer than anything takes here; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Memory for frames that arrive.
+const ARRIVING: usize = 64 << 20;
 
 struct Server {
     address: SocketAddr,
@@ -74,16 +76,16 @@ impl Server {
     }
 
     async fn start_on(disk: &SimDisk) -> Self {
-        Self::open(disk, 1 << 20).await
+        Self::open(disk, Config { fetch_memory_bytes: 1 << 20, arriving_memory_bytes: ARRIVING })
+            .await
     }
 
-    async fn with_fetch_memory(fetch_memory_bytes: usize) -> Self {
-        Self::open(&SimDisk::new(), fetch_memory_bytes).await
+    async fn with(config: Config) -> Self {
+        Self::open(&SimDisk::new(), config).await
     }
 
-    async fn open(disk: &SimDisk, fetch_memory_bytes: usize) -> Self {
+    async fn open(disk: &SimDisk, config: Config) -> Self {
         let broker = open_broker(disk);
-        let config = Config { fetch_memory_bytes };
         let front_end = FrontEnd::new(Arc::clone(&broker), config, &mut Registry::default());
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -398,7 +400,8 @@ async fn until(what: &str, claim: impl Fn() -> bool) {
 #[tokio::test]
 async fn fetched_data_holds_its_memory_until_it_is_written() {
     const POOL: usize = 64 << 20;
-    let server = Server::with_fetch_memory(POOL).await;
+    let config = Config { fetch_memory_bytes: POOL, arriving_memory_bytes: ARRIVING };
+    let server = Server::with(config).await;
     let mut writer = server.client().await;
     writer.create("t", 1).await;
     let value = "x".repeat(1_000_000);
@@ -416,6 +419,97 @@ async fn fetched_data_holds_its_memory_until_it_is_written() {
     let (_, fetched) = reader.receive::<FetchRequest>(4).await;
     assert_eq!(offsets(&fetched)[0].len(), 20);
     until("all memory", || server.shared.fetched.free_bytes() == POOL).await;
+}
+
+#[tokio::test]
+async fn a_fetch_that_waits_holds_nothing_of_its_request() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create("t", 1).await;
+    let mut parked = Vec::new();
+    for _ in 0..3 {
+        let mut client = server.client().await;
+        client.send(4, &fetch("t", &[(0, 0); 30_000])).await;
+        parked.push(client);
+    }
+    until("three waiting fetches", || server.shared.metrics.fetches_waiting() == 3).await;
+    assert_eq!(server.shared.decoded.free_bytes(), limits::KAFKA_DECODED_REQUESTS_BYTES);
+    let everything = timeout(PATIENCE, server.broker.reserve(usize::MAX)).await;
+    drop(everything.expect("a waiting fetch holds some of the budget"));
+    client.call(9, &produce(-1, &[("t", 0, batch(&["a"]))])).await;
+    for mut parked in parked {
+        let fetched = parked.receive::<FetchRequest>(4).await.1;
+        assert_eq!(offsets(&fetched), [[0]], "one answer for the partition");
+    }
+}
+
+#[tokio::test]
+async fn topics_named_twice_in_a_fetch_are_answered_together() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create("t", 2).await;
+    client.call(9, &produce(-1, &[("t", 0, batch(&["a"])), ("t", 1, batch(&["b"]))])).await;
+    let mut twice = fetch("t", &[(0, 0), (0, 1)]);
+    twice.topics.extend(fetch("t", &[(1, 0), (0, 0)]).topics);
+    let fetched = client.call(4, &twice).await;
+    assert_eq!(fetched.responses.len(), 1);
+    assert_eq!(offsets(&fetched), [[0], [0]]);
+}
+
+#[tokio::test]
+async fn a_fetch_of_more_partitions_than_there_is_memory_for_does_not_wait() {
+    let config = Config { fetch_memory_bytes: 64 << 10, arriving_memory_bytes: ARRIVING };
+    let server = Server::with(config).await;
+    let mut client = server.client().await;
+    client.create("t", 1_000).await;
+    let parts: Vec<_> = (0..1_000).map(|index| (index, 0)).collect();
+    let fetched = client.call(4, &fetch("t", &parts)).await;
+    assert_eq!(errors(&fetched), [0; 1_000]);
+}
+
+/// A producer of 1 MB in a frame, which must get through in less than the time that is given to those who do not send.
+async fn expect_a_large_produce(client: &mut Client) {
+    let value = "x".repeat(1_000_000);
+    let request = produce(-1, &[("t", 0, batch(&[&value]))]);
+    let produced = timeout(Duration::from_secs(10), client.call(9, &request)).await;
+    let produced = produced.expect("it waits for what does not come");
+    assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
+}
+
+/// A client that announces 4 MiB and sends 70 kB.
+async fn half_sent(server: &Server) -> Client {
+    let mut half = server.client().await;
+    half.socket.write_all(&[0, 0x40, 0, 0, 0, 0, 0, 9]).await.unwrap();
+    half.socket.write_all(&[0; 70_000]).await.unwrap();
+    half
+}
+
+#[tokio::test]
+async fn frames_that_do_not_come_hold_up_nobody() {
+    let server = Server::start().await;
+    let mut good = server.client().await;
+    good.create("t", 1).await;
+    let mut halves = Vec::new();
+    for _ in 0..200 {
+        halves.push(half_sent(&server).await);
+    }
+    let held = || ARRIVING - server.shared.arriving.free_bytes();
+    until("all halves", || held() > 200 * 70_000).await;
+    assert!(held() < 200 * 200_000, "{} bytes are held for what was announced", held());
+    expect_a_large_produce(&mut good).await;
+}
+
+#[tokio::test]
+async fn frames_arrive_also_when_their_memory_is_used_up() {
+    let config = Config { fetch_memory_bytes: 1 << 20, arriving_memory_bytes: 256 << 10 };
+    let server = Server::with(config).await;
+    let mut good = server.client().await;
+    good.create("t", 1).await;
+    let _half = half_sent(&server).await;
+    until("a short pool", || server.shared.arriving.free_bytes() < 150_000).await;
+    for _ in 0..3 {
+        expect_a_large_produce(&mut good).await;
+    }
 }
 
 #[tokio::test]

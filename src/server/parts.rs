@@ -21,6 +21,8 @@ use crate::{kafka, tlog};
 /// One of so many parts of the memory budget is for fetched data, another for blocks beyond gaps; the rest is for
 /// requests and what waits for its sync.
 const SHARE: usize = 4;
+/// One of so many parts of it is for Kafka requests that are still arriving.
+const ARRIVING_SHARE: usize = 8;
 
 /// Opens the parts.
 ///
@@ -82,12 +84,15 @@ fn part(
 fn broker_config(context: &Context) -> broker::Config {
     let mut config = broker::Config::new(context.data_dir.clone());
     let budget = budget(context);
-    config.memory_budget_bytes = budget - 2 * (budget / SHARE);
+    config.memory_budget_bytes = budget - 2 * (budget / SHARE) - budget / ARRIVING_SHARE;
     config
 }
 
 fn kafka_front_end(context: &Context, broker: &Arc<Broker>) -> Serve {
-    let config = kafka::Config { fetch_memory_bytes: budget(context) / SHARE };
+    let config = kafka::Config {
+        fetch_memory_bytes: budget(context) / SHARE,
+        arriving_memory_bytes: budget(context) / ARRIVING_SHARE,
+    };
     let front = context
         .metrics
         .register(|registry| kafka::FrontEnd::new(Arc::clone(broker), config, registry));

@@ -7,8 +7,18 @@ pub const KAFKA_PRODUCE_FRAME_BYTES: usize = 100 * 1024 * 1024;
 pub const KAFKA_REQUEST_FRAME_BYTES: usize = 8 * 1024 * 1024;
 
 /// Memory that the decoded form of one Kafka request may take. A 2-byte element of a frame becomes a struct of 72
-/// bytes and more, so the frame's length bounds nothing.
-pub const KAFKA_DECODED_REQUEST_BYTES: usize = 32 * 1024 * 1024;
+/// bytes and more, so the frame's length bounds nothing. All [`BROKER_PARTITIONS`] named at once take some 2 MB.
+pub const KAFKA_DECODED_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+
+/// Decoded requests of all connections together, those up to [`KAFKA_SMALL_DECODED_BYTES`] not counted.
+pub const KAFKA_DECODED_REQUESTS_BYTES: usize = 4 * KAFKA_DECODED_REQUEST_BYTES;
+
+/// Requests whose decoded form takes no more do not ask for its memory: some 700 partitions.
+pub const KAFKA_SMALL_DECODED_BYTES: usize = 64 * 1024;
+
+/// Longest that a Fetch waits for data, whatever the client asks for. Clients ask for half a second; none waits longer
+/// for an answer than its `request.timeout.ms`, rarely above a minute.
+pub const KAFKA_FETCH_WAIT_MS: u64 = 300_000;
 
 /// Request frames up to this length are read before memory is asked for, and begun on the connection's own task:
 /// the most that one connection holds outside the budget.

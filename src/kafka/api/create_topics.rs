@@ -72,8 +72,11 @@ impl Api for CreateTopics {
     fn refuse(_: &Call, request: &Self::Message, refusal: Refusal) -> CreateTopicsResponse {
         // One text that all topics share.
         let refused = refused(WireName::default(), &refusal);
-        let results =
-            request.topics.iter().map(|topic| refused.clone().with_name(topic.name.clone())).collect();
+        let results = request
+            .topics
+            .iter()
+            .map(|topic| refused.clone().with_name(topic.name.clone()))
+            .collect();
         CreateTopicsResponse::default().with_topics(results)
     }
 

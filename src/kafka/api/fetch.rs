@@ -2,13 +2,15 @@
 //!
 //! Differs from Kafka: no sessions (every answer says session 0, which KIP-227 allows, and an incremental request is
 //! `FETCH_SESSION_ID_NOT_FOUND`, upon which clients send a full one); no preferred replica; the last stable offset is the
-//! high watermark until there are transactions.
+//! high watermark until there are transactions; a partition named several times is answered once, as named first; no wait
+//! is longer than [`limits::KAFKA_FETCH_WAIT_MS`].
 //!
 //! Limits of the request and of each partition are soft (KIP-74): the first partition with data gives one whole batch at
 //! least, later ones give nothing that does not fit. Batches are sent as stored, and only whole ones.
 //!
 //! The answer waits until there are enough bytes, the time is over, a partition has an error, or the server stops. What
-//! was read while waiting is kept, so each byte is read once however often the wait is interrupted.
+//! was read while waiting is kept, so each byte is read once however often the wait is interrupted. The request's own memory is
+//! given back before; a fetch of more partitions than there is memory for does not wait.
 //!
 //! A client that says in which epoch it read its last record is told where that epoch ends, instead of being given
 //! data, when it stands behind that end or when the epoch has no records here: it then knows what it has to read anew.
@@ -25,6 +27,7 @@
 //! | 16 | addresses of new leaders (KIP-951) |
 //! | 17 | replica directory id in a tag |
 
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +44,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use super::shared::{check_epoch, first_error, partition, topic_by_id, topic_by_name};
+use super::shared::{check_epoch, first_error, partition, text, topic_by_id, topic_by_name};
 use crate::broker::{EpochEnd, Partition, ReadError, Topic};
 use crate::kafka::context::Peer;
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
@@ -58,6 +61,8 @@ const SESSIONS: i16 = 7;
 const READ_COMMITTED: i8 = 1;
 /// Reads of one request that run at the same time: those below the local start wait for shard servers.
 const SIDE_BY_SIDE: usize = 8;
+/// Memory that a partition takes beside its data: as a target, and in the answer as a struct and encoded.
+const TARGET_BYTES: usize = size_of::<Target>() + size_of::<PartitionData>() + 64;
 
 /// See the module's page.
 pub struct Fetch;
@@ -66,15 +71,16 @@ impl Api for Fetch {
     type Message = FetchRequest;
     const NAME: &'static str = "Fetch";
     const SERVED: RangeInclusive<i16> = 4..=17;
+    const PARKS: bool = true;
 
     fn handle(call: &Call, request: Self::Message) -> Handled<FetchResponse> {
         if call.version >= SESSIONS && request.session_epoch > 0 {
             return Handled::Now(Self::refuse(call, &request, Refusal::NoFetchSession).into());
         }
         let peer = Arc::clone(&call.peer);
-        let version = call.version;
+        let poll = Poll::new(&peer, call.version, request);
         Handled::Later(Box::pin(async move {
-            let (response, memory) = Poll::new(&peer, version, request).run(&peer).await;
+            let (response, memory) = poll.run(&peer).await;
             Answer::Respond(response, Some(memory))
         }))
     }
@@ -265,33 +271,55 @@ fn gone(by_id: bool) -> Refusal {
 
 impl Poll {
     fn new(peer: &Peer, version: i16, request: FetchRequest) -> Self {
-        let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         let max_bytes = size(request.max_bytes).min(limits::KAFKA_FETCH_BYTES);
         let mut poll = Self {
             version,
             committed_only: request.isolation_level == READ_COMMITTED,
             min_bytes: size(request.min_bytes).min(max_bytes),
             max_bytes,
-            deadline: Instant::now() + wait,
-            topics: Vec::with_capacity(request.topics.len()),
+            deadline: Instant::now() + wait(request.max_wait_ms),
+            topics: Vec::new(),
             targets: Vec::new(),
         };
+        let mut places: HashMap<(WireName, Uuid), usize> = HashMap::new();
+        let mut seen = HashSet::new();
         for wanted in request.topics {
             let topic = if version >= TOPIC_IDS {
                 topic_by_id(peer.broker(), wanted.topic_id)
             } else {
                 topic_by_name(peer.broker(), &wanted.topic)
             };
+            // A copy, because the name is a part of the frame.
+            let named = (WireName::from(text(&*wanted.topic)), wanted.topic_id);
+            let place = *places.entry(named).or_insert_with_key(|named| {
+                poll.topics.push(named.clone());
+                poll.topics.len() - 1
+            });
             for part in &wanted.partitions {
-                poll.targets.push(target(poll.topics.len(), &topic, part));
+                if seen.insert((place, part.partition)) {
+                    poll.targets.push(target(place, &topic, part));
+                }
             }
-            poll.topics.push((wanted.topic, wanted.topic_id));
         }
         poll
     }
 
+    /// Memory for the partitions themselves, in the poll and in its answer. Few need none, and for many that do not find
+    /// it this poll does not wait.
+    fn hold(&mut self, peer: &Peer) -> Reservation {
+        let bytes = self.targets.len() * TARGET_BYTES;
+        if bytes <= limits::KAFKA_FETCH_FLOOR_BYTES {
+            return Reservation::default();
+        }
+        peer.shared.fetched.try_reserve(bytes).unwrap_or_else(|| {
+            self.deadline = Instant::now();
+            Reservation::default()
+        })
+    }
+
     async fn run(mut self, peer: &Peer) -> (FetchResponse, Reservation) {
         let by_id = self.version >= TOPIC_IDS;
+        let partitions = self.hold(peer);
         let mut memory =
             peer.shared.fetched.reserve_up_to(self.max_bytes, limits::KAFKA_FETCH_FLOOR_BYTES);
         let mut room = memory.bytes();
@@ -302,6 +330,7 @@ impl Poll {
                 break;
             }
             let deadline = self.deadline;
+            let _counted = peer.shared.metrics.fetch_waits();
             tokio::select! {
                 () = self.changed() => {}
                 () = sleep_until(deadline) => break,
@@ -310,6 +339,7 @@ impl Poll {
         }
         let bytes = self.bytes();
         memory.shrink_to(bytes);
+        memory.absorb(partitions);
         (self.answer(), memory)
     }
 
@@ -419,6 +449,12 @@ fn divergence(partition: &Partition, wanted: &FetchPartition) -> Result<Option<E
     Ok((known.epoch < read || known.end < wanted.fetch_offset).then_some(known))
 }
 
+/// How long a client lets its fetch wait; negative means not at all.
+fn wait(max_wait_ms: i32) -> Duration {
+    let asked = u64::try_from(max_wait_ms).unwrap_or(0);
+    Duration::from_millis(asked.min(limits::KAFKA_FETCH_WAIT_MS))
+}
+
 /// A size field; negative ones mean nothing.
 fn size(field: i32) -> usize {
     usize::try_from(field).unwrap_or(0)
@@ -427,8 +463,14 @@ fn size(field: i32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::api::shared::text;
     use crate::kafka::dispatch;
+
+    #[test]
+    fn no_wait_is_longer_than_five_minutes() {
+        assert_eq!(wait(i32::MAX), Duration::from_secs(300));
+        assert_eq!(wait(500), Duration::from_millis(500));
+        assert_eq!(wait(-1), Duration::ZERO);
+    }
 
     #[test]
     fn every_version_encodes() {

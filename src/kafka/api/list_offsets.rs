@@ -42,9 +42,7 @@ impl Api for ListOffsets {
     fn handle(call: &Call, request: Self::Message) -> Handled<ListOffsetsResponse> {
         let broker = Arc::clone(call.peer.broker());
         let version = call.version;
-        Handled::Later(Box::pin(async move {
-            look_up(&broker, version, request).await.into()
-        }))
+        Handled::Later(Box::pin(async move { look_up(&broker, version, request).await.into() }))
     }
 
     fn refuse(_: &Call, request: &Self::Message, refusal: Refusal) -> ListOffsetsResponse {

@@ -31,9 +31,8 @@ use super::shared::{first_error, text, topic_by_id, wire_id};
 use crate::broker::{Broker, CreateTopicError, NewTopic, Topic};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
-use crate::kafka::memory::Reservation;
 use crate::task;
-use crate::types::{TopicName, limits};
+use crate::types::TopicName;
 
 /// First version in which a topic without a name can be answered.
 const NAMELESS: i16 = 12;
@@ -54,42 +53,31 @@ impl Api for Metadata {
     fn handle(call: &Call, request: Self::Message) -> Handled<MetadataResponse> {
         let call = call.clone();
         let broker = Arc::clone(call.peer.broker());
-        let us = BrokerId(broker.node_id());
         let all = match &request.topics {
             None => true,
             Some(topics) => call.version == 0 && topics.is_empty(),
         };
         if all {
             return Handled::Later(Box::pin(async move {
-                let topics = broker.topics();
-                let memory = reserve(&call, topics.iter().map(|topic| Some(&**topic))).await;
-                let topics = topics.iter().map(|topic| known(topic, us)).collect();
-                Answer::Respond(frame(&call).with_topics(topics), memory)
+                answer(&call, broker.topics().into_iter().map(Ok).collect()).await
             }));
         }
         let create = request.allow_auto_topic_creation && broker.auto_create_topics();
-        let version = call.version;
         let wanted = each_once(request.topics.unwrap_or_default());
         // In a task of its own, so that a connection that closes does not leave a creation half done.
         let work = task::spawn("metadata", async move {
             let mut found = Vec::with_capacity(wanted.len());
             for wanted in wanted {
                 let topic = find(&broker, &wanted, create).await;
-                found.push((wanted, topic));
+                found.push(topic.map_err(|code| (wanted, code)));
             }
             found
         });
         Handled::Later(Box::pin(async move {
-            let Ok(found) = work.await else {
-                return Answer::Close(Refusal::Internal.code());
-            };
-            let memory =
-                reserve(&call, found.iter().map(|(_, topic)| topic.as_deref().ok())).await;
-            let topics = found.into_iter().map(|(wanted, topic)| match topic {
-                Ok(topic) => known(&topic, us),
-                Err(code) => unknown(wanted, version, code),
-            });
-            Answer::Respond(frame(&call).with_topics(topics.collect()), memory)
+            match work.await {
+                Ok(found) => answer(&call, found).await,
+                Err(_) => Answer::Close(Refusal::Internal.code()),
+            }
         }))
     }
 
@@ -112,18 +100,22 @@ fn each_once(mut wanted: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic>
     wanted
 }
 
-/// Memory for an answer of these topics, before it is built; nothing for a short one.
-async fn reserve<'a>(
-    call: &Call,
-    topics: impl Iterator<Item = Option<&'a Topic>>,
-) -> Option<Reservation> {
-    let bytes = topics
-        .map(|topic| TOPIC_BYTES + topic.map_or(0, |topic| PARTITION_BYTES * topic.partitions().len()))
-        .sum();
-    if bytes <= limits::KAFKA_SMALL_ANSWER_BYTES {
-        return None;
-    }
-    Some(call.peer.shared.answers.reserve(bytes).await)
+/// A topic of the answer, or what was wanted and why it is not there.
+type Found = Result<Arc<Topic>, (MetadataRequestTopic, ErrorCode)>;
+
+/// Takes the memory for an answer, then builds it.
+async fn answer(call: &Call, found: Vec<Found>) -> Answer<MetadataResponse> {
+    let partitions = found.iter().flatten().map(|topic| topic.partitions().len());
+    let bytes = TOPIC_BYTES * found.len() + PARTITION_BYTES * partitions.sum::<usize>();
+    let Some(memory) = call.peer.shared.answer_memory(bytes).await else {
+        return Answer::Close(Refusal::NoAnswerMemory.code());
+    };
+    let us = BrokerId(call.peer.broker().node_id());
+    let topics = found.into_iter().map(|found| match found {
+        Ok(topic) => known(&topic, us),
+        Err((wanted, code)) => unknown(wanted, call.version, code),
+    });
+    Answer::Respond(frame(call).with_topics(topics.collect()), Some(memory))
 }
 
 /// The answer without topics.

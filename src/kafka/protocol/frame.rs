@@ -2,7 +2,9 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::types::limits::{KAFKA_PRODUCE_FRAME_BYTES, KAFKA_REQUEST_FRAME_BYTES};
+use crate::types::limits::{
+    KAFKA_PRODUCE_FRAME_BYTES, KAFKA_REQUEST_FRAME_BYTES, KAFKA_SMALL_FRAME_BYTES,
+};
 
 /// The size in front of a frame.
 const SIZE_BYTES: usize = 4;
@@ -117,7 +119,7 @@ impl FrameReader {
     }
 
     /// The next whole frame (without its size) off the front of `buffer`, or none when more must be read. A slice of the
-    /// buffer's memory, not a copy.
+    /// buffer's memory, not a copy; a frame above 64 KiB takes that memory with it, so that it is freed with the frame.
     ///
     /// # Errors
     /// [`FrameError`]: the stream must be closed. It is found with the first bytes, before the frame arrives.
@@ -134,7 +136,11 @@ impl FrameReader {
         }
         self.wanted = None;
         buffer.advance(SIZE_BYTES);
-        Ok(Some(buffer.split_to(length).freeze()))
+        let frame = buffer.split_to(length).freeze();
+        if length > KAFKA_SMALL_FRAME_BYTES {
+            *buffer = BytesMut::from(&buffer[..]);
+        }
+        Ok(Some(frame))
     }
 
     /// Bytes of room to make before the next read: what the frame still lacks, but not more than has arrived of it, so that
@@ -230,6 +236,17 @@ mod tests {
         buffer.resize(50_000, 0);
         assert_eq!(reader.next(&mut buffer), Ok(None));
         assert_eq!(reader.room(&buffer), 50_000);
+    }
+
+    #[test]
+    fn the_memory_of_a_long_frame_does_not_stay_with_the_buffer() {
+        let stream = [framed(&[0; 1 << 20]), framed(&[1; 9])].concat();
+        let (mut buffer, mut reader) = (BytesMut::from(&stream[..]), FrameReader::new());
+        let long = reader.next(&mut buffer).unwrap().unwrap();
+        drop(long);
+        buffer.reserve(LEAST_ROOM_BYTES);
+        assert!(buffer.capacity() < 1 << 16, "{} bytes stay", buffer.capacity());
+        assert_eq!(reader.next(&mut buffer).unwrap().unwrap()[..], [1; 9]);
     }
 
     #[test]

@@ -93,15 +93,15 @@ pub enum GuardError {
 /// count of four bytes where the version has one, and so leaves three.
 ///
 /// `header_and_body` is the frame without its size. A version of ApiVersions that is not served is for the caller to
-/// answer without decoding.
+/// answer without decoding. Returns the bytes of memory that the decoded form takes beside the frame.
 ///
 /// # Errors
 /// [`GuardError`]: the request must not be decoded.
-pub fn check(api_key: i16, version: i16, header_and_body: &[u8]) -> Result<(), GuardError> {
+pub fn weigh(api_key: i16, version: i16, header_and_body: &[u8]) -> Result<usize, GuardError> {
     walk(api_key, version, header_and_body, |_, _, _, _| ())
 }
 
-/// The versions of a request that [`check`] knows; others are [`GuardError::NotServed`].
+/// The versions of a request that [`weigh`] knows; others are [`GuardError::NotServed`].
 #[must_use]
 pub fn versions(api_key: i16) -> Option<RangeInclusive<i16>> {
     Some(request(api_key)?.versions.clone())
@@ -129,7 +129,7 @@ fn walk(
     version: i16,
     frame: &[u8],
     watch: impl FnMut(usize, usize, usize, Form),
-) -> Result<(), GuardError> {
+) -> Result<usize, GuardError> {
     let request = request(api_key)
         .filter(|request| request.versions.contains(&version))
         .ok_or(GuardError::NotServed { api_key, version })?;
@@ -153,7 +153,8 @@ fn walk(
     if walker.flexible {
         walker.tags(&[])?;
     }
-    walker.fields(request.fields)
+    walker.fields(request.fields)?;
+    Ok(KAFKA_DECODED_REQUEST_BYTES - walker.budget)
 }
 
 struct Walker<'a, W> {
