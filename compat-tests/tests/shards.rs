@@ -33,6 +33,8 @@ const BATCHES: i32 = 8;
 const LARGEST: usize = 20_000;
 /// Kafka's code for data that cannot be given.
 const STORAGE_ERROR: i16 = 56;
+/// Kafka's code for a topic that does not exist.
+const UNKNOWN_TOPIC: i16 = 3;
 
 fn start(data_dir: &Path, addresses: &[String]) -> Result<Server> {
     let storage = format!("-storage-addresses={}", addresses.join(","));
@@ -649,4 +651,84 @@ fn check_shards_alone(
     let (_, flushed) = TlogSocket::attach(&server.address("tlog")?, DISK)?;
     ensure!(flushed >= told.flushed, "flushed {flushed}, told {}", told.flushed);
     Ok(server)
+}
+
+/// A vdisk that may be deleted, with `BLOCKS` blocks that are flushed.
+fn write_deletable(server: &mut Server, name: &str) -> Result<TopicInfo> {
+    let mut kafka = KafkaSocket::connect(&server.address("kafka")?)?;
+    let mut body = Fields::new().i32(1).text(name).i32(1).i16(1).i32(0).i32(2);
+    for option in ["tlog.vdisk", "tlog.vdisk.deletable"] {
+        body = body.text(option).text("true");
+    }
+    let answer = kafka.ask(19, 2, &body.i32(30_000).i8(0).done())?;
+    let at = 4 + 4 + 2 + name.len();
+    ensure!(answer.get(at..at + 2) == Some(&[0, 0]), "{name} was not made: {answer:?}");
+    let (mut client, _) = TlogSocket::attach(&server.address("tlog")?, name)?;
+    for sequence in 1..=BLOCKS {
+        client.send(&block(sequence, 0, &content(1, sequence)))?;
+    }
+    client.send(&ClientMessage::ForceFlush(BLOCKS))?;
+    wait_flushed(&mut client, BLOCKS)?;
+    topic(server, name)
+}
+
+#[test]
+fn a_vdisk_deleted_while_no_shard_server_was_there_does_not_come_back() -> Result<()> {
+    let dir = temporary_dir();
+    let mut servers = Redis::start_many(dir.path(), 6)?;
+    let mut server = start(&dir.path().join("data"), &addresses(&servers))?;
+    let gone = write_deletable(&mut server, "gone")?;
+    write_deletable(&mut server, "stays")?;
+    servers.iter_mut().try_for_each(Redis::kill)?;
+    let mut kafka = KafkaSocket::connect(&server.address("kafka")?)?;
+    let body = Fields::new().i32(1).text("gone").i32(30_000).done();
+    let answer = kafka.ask(20, 1, &body)?;
+    ensure!(answer.ends_with(b"gone\0\0"), "not deleted: {answer:?}");
+    wait_until("the deletion at /readyz", || {
+        let (status, body) = server.admin("/readyz")?;
+        Ok((status == 200 && body.contains("gone on 0")).then_some(()))
+    })?;
+    server.kill()?;
+    servers.iter_mut().try_for_each(Redis::restart)?;
+    for redis in &servers {
+        ensure!(!shards(redis, &gone)?.is_empty(), "{} never had a shard", redis.address());
+    }
+    server.restart()?;
+    wait_until("no shard of the deleted vdisk", || {
+        let left = servers.iter().map(|redis| Ok(shards(redis, &gone)?.len()));
+        Ok((left.sum::<Result<usize>>()? == 0).then_some(()))
+    })?;
+    server.kill()?;
+    let mut server = start(&dir.path().join("rebuilt"), &addresses(&servers))?;
+    ensure!(blocks(&read_whole(&mut server, "stays", 1)?)?.len() as u64 == BLOCKS);
+    let found = read(&mut server, "gone", 1)?;
+    ensure!(found == Err(UNKNOWN_TOPIC), "the vdisk is back: {found:?}");
+    Ok(())
+}
+
+#[test]
+fn a_rebuild_with_three_of_six_servers_says_what_it_waits_for_once_and_goes_on() -> Result<()> {
+    let mut world = World::written()?;
+    world.servers[..3].iter_mut().try_for_each(Redis::kill)?;
+    let storage = format!("-storage-addresses={}", addresses(&world.servers).join(","));
+    let data_dir = world.new_data_dir();
+    let mut server = Server::spawn(&data_dir, &[&storage, KEY])?;
+    let away = world.servers[0].address();
+    wait_until("what is waited for at /readyz", || {
+        let (status, body) = server.admin("/readyz")?;
+        let said = body.contains("3 of 6 answer, 4 are needed to open fragments");
+        Ok((status != 200 && said && body.contains(&away)).then_some(()))
+    })?;
+    std::thread::sleep(Duration::from_secs(3));
+    let about = |server: &Server, text: &str| {
+        server.log().iter().filter(|line| line.contains(text)).cloned().collect::<Vec<_>>()
+    };
+    let said = about(&server, " WARN waiting for shard servers: 3 of 6 answer, 4 are needed");
+    ensure!(said.len() == 1, "{said:?}");
+    world.servers[0].restart()?;
+    server.wait_ready()?;
+    let said = about(&server, "it goes on");
+    ensure!(said.len() == 1 && said[0].contains(" INFO "), "{said:?}");
+    ensure!(read_whole(&mut server, DISK, 1)? == world.disk);
+    Ok(())
 }

@@ -20,7 +20,7 @@ impl From<Recovered> for Adopted {
             .map_or(0, |highest| highest.saturating_add(PRODUCER_ID_DISTANCE));
         let topics = one_of_each_name(recovered.topics.into_iter().map(topic));
         Self {
-            catalogue: Catalogue { start_number: 0, next_producer_id, topics },
+            catalogue: Catalogue { next_producer_id, topics, ..Catalogue::default() },
             last_commit: recovered.last_commit,
         }
     }

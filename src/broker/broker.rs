@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::catalogue::{Catalogue, Event, PartitionState, TopicState};
+use super::catalogue::{Catalogue, DeletedTopic, Event, PartitionState, TopicState};
 use super::committer::{self, Committer, Stopped};
 use super::config::Config;
 use super::data_dir::DataDir;
@@ -134,6 +134,7 @@ impl Broker {
             registry.insert(topic);
         }
         metrics.partitions_are(registry.partition_count());
+        let owed: Vec<DeletedTopic> = catalogue.deleted.values().cloned().collect();
         let next = catalogue.next_producer_id;
         let start_number = catalogue.start_number;
         let owned = committer::Owned {
@@ -171,6 +172,7 @@ impl Broker {
         for (topic, state) in to_ship {
             broker.ship(&topic, &state);
         }
+        owed.iter().for_each(|deleted| broker.tell_deleted(&deleted_info(deleted)));
         Ok(broker)
     }
 
@@ -416,6 +418,7 @@ impl Broker {
     /// Once begun the deletion goes on when the future is dropped.
     pub async fn delete_topic(self: &Arc<Self>, id: TopicId) -> Result<(), DeleteTopicError> {
         let topic = self.topic_by_id(&id).ok_or(DeleteTopicError::Unknown)?;
+        self.check_owed(&topic)?;
         let options = topic.options();
         if options.vdisk && !options.vdisk_deletable {
             return Err(DeleteTopicError::Vdisk { topic: topic.name().clone() });
@@ -425,6 +428,24 @@ impl Broker {
             partition.mark_deleted();
         }
         self.delete_marked(topic).await
+    }
+
+    /// Each deletion that the shard servers do not know yet is remembered.
+    fn check_owed(&self, topic: &Topic) -> Result<(), DeleteTopicError> {
+        let owed = self.tier.as_ref().map_or(0, |tier| tier.owed_deletions());
+        if topic.options().ships && owed >= limits::OWED_DELETIONS {
+            return Err(DeleteTopicError::ShardServers { owed });
+        }
+        Ok(())
+    }
+
+    /// Has the shard servers told of a deletion that is durable here.
+    fn tell_deleted(&self, info: &TopicInfo) {
+        let Some(tier) = &self.tier else { return };
+        let (committer, topic) = (self.committer.clone(), info.record.id);
+        // Nobody waits for it: where it does not become durable the servers are told again.
+        let told = move || drop(committer.event(Event::DeletionTold { topic }));
+        tier.delete_topic(info, Box::new(told));
     }
 
     /// Deletes a topic whose partitions take nothing any more.
@@ -461,8 +482,8 @@ impl Broker {
         }
         self.release(topic.name());
         tracing::info!(topic = %topic.name(), %id, "deleted topic");
-        if let Some(tier) = self.tier.as_ref().filter(|_| topic.options().ships) {
-            tier.delete_topic(id).await;
+        if topic.options().ships {
+            self.tell_deleted(&topic.info());
         }
         Ok(())
     }
@@ -492,6 +513,7 @@ impl Broker {
                     return Ok(topic);
                 }
                 let [partition] = topic.partitions() else { return Err(refuse()) };
+                self.check_owed(&topic)?;
                 if !partition.mark_deleted_if_empty() {
                     return Err(refuse());
                 }
@@ -626,15 +648,20 @@ fn check_key(tier: &Tier, catalogue: &Catalogue) -> Result<(), OpenError> {
 
 /// A topic as its record on the shard servers says it.
 fn topic_info(state: &TopicState) -> TopicInfo {
-    let options = TopicOptions::from_checked(&state.options);
+    deleted_info(&DeletedTopic::from(state.clone()))
+}
+
+/// A deleted topic as its record on the shard servers said it.
+fn deleted_info(deleted: &DeletedTopic) -> TopicInfo {
+    let options = TopicOptions::from_checked(&deleted.options);
     TopicInfo {
         record: TopicRecord {
-            revision: state.revision,
-            name: state.name.clone(),
-            id: state.id,
-            partitions: i32::try_from(state.partitions.len()).unwrap_or(i32::MAX),
-            options: state.options.clone().into_iter().collect(),
-            secret: unhex(&state.sealed_secret)
+            revision: deleted.revision,
+            name: deleted.name.clone(),
+            id: deleted.id,
+            partitions: deleted.partitions,
+            options: deleted.options.clone().into_iter().collect(),
+            secret: unhex(&deleted.sealed_secret)
                 .and_then(|bytes| SealedSecret::from_bytes(&bytes).ok()),
             deleted: false,
             shredded: false,

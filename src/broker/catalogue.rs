@@ -26,8 +26,13 @@ pub(super) const BLOCK_SIZE: &str = "tlog.block.size";
 pub enum Event {
     /// A topic came to be.
     TopicCreated(TopicState),
-    /// A topic is gone, with everything it held.
+    /// A topic is gone, with everything it held. Where the tier keeps it the shard servers are still to be told.
     TopicDeleted {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// Enough shard servers have the mark of a deleted topic that no rebuild brings it back.
+    DeletionTold {
         /// The topic.
         topic: TopicId,
     },
@@ -186,6 +191,37 @@ pub struct TopicState {
     pub partitions: Vec<PartitionState>,
 }
 
+/// A deleted topic of which too few shard servers know: all that its mark there says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletedTopic {
+    /// Identity.
+    pub id: TopicId,
+    /// Name; it may be another topic's by now.
+    pub name: TopicName,
+    /// As of the deletion; the mark has a higher one.
+    pub revision: u64,
+    /// Options that differ from their defaults.
+    pub options: BTreeMap<String, String>,
+    /// The topic's secret under the wrapping key, in hexadecimal digits.
+    pub sealed_secret: String,
+    /// Count of partitions.
+    pub partitions: i32,
+}
+
+impl From<TopicState> for DeletedTopic {
+    fn from(topic: TopicState) -> Self {
+        Self {
+            id: topic.id,
+            name: topic.name,
+            revision: topic.revision,
+            options: topic.options,
+            sealed_secret: topic.sealed_secret,
+            partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
+        }
+    }
+}
+
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -305,25 +341,44 @@ pub struct Catalogue {
     /// Topics.
     #[serde(with = "topic_list")]
     pub topics: BTreeMap<TopicId, TopicState>,
+    /// Deleted topics that the shard servers are still to be told of. Format 1 had none.
+    #[serde(with = "topic_list", default)]
+    pub deleted: BTreeMap<TopicId, DeletedTopic>,
 }
 
 /// Topics carry their id, so a list says it once.
 mod topic_list {
-    use super::{BTreeMap, TopicId, TopicState};
-    use serde::{Deserialize as _, Deserializer, Serializer};
+    use super::{BTreeMap, DeletedTopic, TopicId, TopicState};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
-        topics: &BTreeMap<TopicId, TopicState>,
+    pub(super) trait Listed {
+        fn id(&self) -> TopicId;
+    }
+
+    impl Listed for TopicState {
+        fn id(&self) -> TopicId {
+            self.id
+        }
+    }
+
+    impl Listed for DeletedTopic {
+        fn id(&self) -> TopicId {
+            self.id
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer, T: Serialize>(
+        topics: &BTreeMap<TopicId, T>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
         s.collect_seq(topics.values())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: Listed + Deserialize<'de>>(
         d: D,
-    ) -> Result<BTreeMap<TopicId, TopicState>, D::Error> {
-        let topics = Vec::<TopicState>::deserialize(d)?;
-        Ok(topics.into_iter().map(|topic| (topic.id, topic)).collect())
+    ) -> Result<BTreeMap<TopicId, T>, D::Error> {
+        let topics = Vec::<T>::deserialize(d)?;
+        Ok(topics.into_iter().map(|topic| (topic.id(), topic)).collect())
     }
 }
 
@@ -358,7 +413,13 @@ impl Catalogue {
                 self.topics.insert(topic.id, topic);
             }
             Event::TopicDeleted { topic } => {
-                self.topics.remove(&topic).ok_or(ApplyError::NoTopic { topic })?;
+                let state = self.topics.remove(&topic).ok_or(ApplyError::NoTopic { topic })?;
+                if state.partitions.iter().any(|partition| partition.ships) {
+                    self.deleted.insert(topic, state.into());
+                }
+            }
+            Event::DeletionTold { topic } => {
+                self.deleted.remove(&topic).ok_or(ApplyError::NoTopic { topic })?;
             }
             Event::BlockSizeSet { topic, bytes } => {
                 let state = self.topic_mut(topic)?;

@@ -9,7 +9,8 @@ use crate::disk::Disk;
 use crate::types::CommitNumber;
 
 const MAGIC: &[u8; 4] = b"TLCK";
-const FORMAT: u16 = 1;
+/// 2 has the deleted topics that the shard servers are still to be told of.
+const FORMAT: u16 = 2;
 const HEADER_BYTES: usize = 14;
 /// Room for some hundred thousand partitions.
 const LARGEST_BYTES: u64 = 1 << 30;
@@ -127,6 +128,14 @@ impl Checkpoint {
 mod tests {
     use super::*;
     use crate::disk::FileDisk;
+
+    #[test]
+    fn a_checkpoint_of_format_1_opens() {
+        let old = Checkpoint::decode(include_bytes!("testdata/checkpoint-v1")).unwrap();
+        let names: Vec<&str> = old.catalogue.topics.values().map(|t| t.name.as_str()).collect();
+        assert_eq!((old.commit, names), (8, vec!["disk-1", "plain-1"]));
+        assert!(old.catalogue.deleted.is_empty());
+    }
 
     #[test]
     fn a_checkpoint_survives_its_file_and_every_flipped_bit_is_found() {

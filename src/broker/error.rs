@@ -220,6 +220,14 @@ pub enum DeleteTopicError {
         /// The topic.
         topic: TopicName,
     },
+    /// Deletions are remembered until the shard servers know of them, and no more can be.
+    #[error(
+        "{owed} deleted topics are not known to the shard servers yet: start those that are away, then delete again"
+    )]
+    ShardServers {
+        /// How many.
+        owed: usize,
+    },
     /// The broker stops; the topic may or may not be there after the restart.
     #[error("the broker is stopping")]
     Stopping,

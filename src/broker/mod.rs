@@ -19,7 +19,8 @@
 //! * A batch is visible when its commit is synced and its segment has it; the high watermark says so.
 //! * Nothing is answered before it is durable. A failed write or sync of the commit log ends the process.
 //! * A topic's deletion is durable before a file of it is unlinked, and replay never brings it back: entries name the
-//!   topic's id.
+//!   topic's id. What the tier keeps of it is removed behind the answer; the catalogue remembers the topic until so many
+//!   shard servers have its mark that no rebuild brings it back.
 //!
 //! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
 //! checkpoint, then serve.
@@ -57,8 +58,8 @@ pub mod vdisks;
 
 pub use broker::{Adopted, Broker, NewTopic, TopicPlan};
 pub use catalogue::{
-    AppendMark, ApplyError, Catalogue, EpochStart, Event, FragmentHead, FragmentIntent,
-    PartitionState, Run, TopicState,
+    AppendMark, ApplyError, Catalogue, DeletedTopic, EpochStart, Event, FragmentHead,
+    FragmentIntent, PartitionState, Run, TopicState,
 };
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use committer::Stopped;

@@ -141,11 +141,12 @@ impl Replay {
         }
     }
 
-    /// Takes topics away that are deleted later on, and moves local starts to where they will be: what was unlinked is
-    /// not looked for. A topic that took over such a name lies wholly above the checkpoint, and is written again.
+    /// Removes the files of topics that are deleted later on, and moves local starts to where they will be: what was
+    /// unlinked is not looked for. A topic that took over such a name lies wholly above the checkpoint, and is written
+    /// again.
     fn forget(&mut self, future: Future) -> Result<(), OpenError> {
         for topic in &future.deleted {
-            self.delete(*topic)?;
+            self.remove_files(*topic)?;
         }
         for (id, local_start) in future.local_starts {
             let event =
@@ -176,6 +177,9 @@ impl Replay {
 
     /// Opens the local log of a partition as the catalogue has it now.
     fn open(&mut self, id: TopicPartition) -> Result<(), OpenError> {
+        if self.deleted.contains(&id.topic) {
+            return Ok(());
+        }
         let Some(topic) = self.catalogue.topics.get(&id.topic) else { return Ok(()) };
         let Some(state) = self.catalogue.partition(id) else { return Ok(()) };
         let options = TopicOptions::from_checked(&topic.options);
@@ -232,6 +236,9 @@ impl Replay {
         commit: CommitNumber,
         payload: &Bytes,
     ) -> Result<(), OpenError> {
+        if self.deleted.contains(&id.topic) {
+            return Ok(());
+        }
         // Queued before the topic's deletion, committed behind it.
         let Some(topic) = self.catalogue.topics.get(&id.topic) else { return Ok(()) };
         let name = topic.name.clone();
@@ -253,9 +260,6 @@ impl Replay {
 
     fn event(&mut self, event: Event) -> Result<(), OpenError> {
         match event {
-            // Done before the first log was opened.
-            Event::TopicDeleted { .. } => Ok(()),
-            Event::TopicCreated(state) if self.deleted.contains(&state.id) => Ok(()),
             Event::TopicCreated(state) => {
                 let id = state.id;
                 let count = state.partitions.len();
@@ -275,8 +279,8 @@ impl Replay {
         }
     }
 
-    fn delete(&mut self, topic: TopicId) -> Result<(), OpenError> {
-        let Some(state) = self.catalogue.topics.remove(&topic) else { return Ok(()) };
+    fn remove_files(&self, topic: TopicId) -> Result<(), OpenError> {
+        let Some(state) = self.catalogue.topics.get(&topic) else { return Ok(()) };
         for partition in (0..).take(state.partitions.len()) {
             let dir = partition_dir(&self.data_dir, &state.name, partition);
             self.disk.remove_dir_all(&dir).map_err(|source| OpenError::Io {

@@ -369,6 +369,66 @@ async fn a_producer_does_not_choose_whose_clock_a_topic_goes_by() {
     broker.stop();
 }
 
+/// The catalogue of the newest checkpoint.
+fn stored(disk: &SimDisk) -> Catalogue {
+    let path = PathBuf::from("/data/meta/checkpoint");
+    Checkpoint::read(disk, &path).unwrap().unwrap().catalogue
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_is_remembered_until_the_shard_servers_were_told() {
+    for clean in [true, false] {
+        let disk = SimDisk::new();
+        let broker = start(&disk);
+        let mut ships = plain("kept", 2);
+        ships.options = vec![("remote.storage.enable".to_owned(), Some("true".to_owned()))];
+        let kept = broker.create_topic(ships).await.unwrap();
+        append(kept.partition(1).unwrap(), batch(&["a".to_owned()])).await;
+        let local = broker.create_topic(plain("local", 1)).await.unwrap();
+        broker.delete_topic(kept.id()).await.unwrap();
+        broker.delete_topic(local.id()).await.unwrap();
+        // Both names are free, and what comes next under them lives.
+        broker.create_topic(plain("kept", 1)).await.unwrap();
+        let disk = if clean {
+            broker.stop();
+            disk
+        } else {
+            disk.crash(rand_seed())
+        };
+        let again = start(&disk);
+        let owed = stored(&disk).deleted;
+        assert_eq!(owed.keys().collect::<Vec<_>>(), [&kept.id()], "clean: {clean}");
+        let deleted = &owed[&kept.id()];
+        assert_eq!((deleted.name.as_str(), deleted.partitions), ("kept", 2));
+        assert_eq!(deleted.options["remote.storage.enable"], "true");
+        assert!(again.topic("kept").is_some() && again.topic("local").is_none());
+        again.stop();
+    }
+}
+
+#[test]
+fn a_told_deletion_is_forgotten() {
+    let partition = PartitionState::empty(0, crate::types::LeaderEpoch(0), 0, true);
+    let topic = TopicId([7; 16]);
+    let mut catalogue = Catalogue::default();
+    let created = TopicState {
+        id: topic,
+        name: crate::types::TopicName::new("t").unwrap(),
+        revision: 3,
+        options: Default::default(),
+        sealed_secret: "00".to_owned(),
+        partitions: vec![partition],
+    };
+    catalogue.apply(Event::TopicCreated(created)).unwrap();
+    catalogue.apply(Event::TopicDeleted { topic }).unwrap();
+    assert_eq!(catalogue.deleted[&topic].revision, 3);
+    let text = serde_json::to_string(&catalogue).unwrap();
+    assert_eq!(serde_json::from_str::<Catalogue>(&text).unwrap(), catalogue);
+    catalogue.apply(Event::DeletionTold { topic }).unwrap();
+    assert_eq!(catalogue, Catalogue::default());
+    assert!(catalogue.apply(Event::DeletionTold { topic }).is_err());
+}
+
 fn rand_seed() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).unwrap();

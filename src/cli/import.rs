@@ -31,6 +31,9 @@ const BLOCK_BYTES: usize = 4096;
 /// Of the blocks that the log should have, so many are compared with it: the last one, and others spread over all.
 const COMPARED: u64 = 64;
 
+/// How often is said what is waited for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
 /// Which blocks are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Plan {
@@ -99,7 +102,8 @@ pub(super) async fn run(args: ImportArgs) -> Result<(), Failure> {
         client.force_flush_at(last).await?;
         client.wait_flushed(last).await
     };
-    flushed.await.map_err(|error| plan.advise(error.into()))?;
+    let flushed = aloud(&args, "to ship what was sent", flushed).await;
+    flushed.map_err(|error| plan.advise(error.into()))?;
     progress.finish();
     let reconnects = client.progress().borrow().reconnects;
     leave(client).await;
@@ -118,7 +122,8 @@ pub(super) async fn run(args: ImportArgs) -> Result<(), Failure> {
 async fn connect(args: &ImportArgs) -> Result<(TlogClient, Plan), Failure> {
     let give_up_after = (args.give_up_after > 0).then(|| Duration::from_secs(args.give_up_after));
     let config = Config { give_up_after, ..Config::default() };
-    let (client, responses) = TlogClient::connect(&args.server, &args.vdisk, config).await?;
+    let attach = TlogClient::connect(&args.server, &args.vdisk, config);
+    let (client, responses) = aloud(args, "to take blocks", attach).await?;
     // How far it is can be seen from the client itself.
     drop(responses);
     let plan = plan(args, client.last_flushed_sequence())?;
@@ -128,6 +133,23 @@ async fn connect(args: &ImportArgs) -> Result<(TlogClient, Plan), Failure> {
 async fn leave(client: TlogClient) {
     if let Err(error) = client.disconnect().await {
         tracing::debug!(%error, "no leave taken; everything is flushed");
+    }
+}
+
+/// Says now and then what is waited for: a server answers once the shard servers have what it has of the vdisk.
+async fn aloud<T>(args: &ImportArgs, to: &str, what: impl Future<Output = T>) -> T {
+    let mut what = std::pin::pin!(what);
+    let since = Instant::now();
+    loop {
+        tokio::select! {
+            done = &mut what => return done,
+            () = tokio::time::sleep(SAY_EVERY) => {}
+        }
+        eprintln!(
+            "import: waiting {} s for {} {to}: it may be away, or wait for its shard servers; its log and its /readyz say",
+            since.elapsed().as_secs(),
+            args.server.join(", ")
+        );
     }
 }
 

@@ -239,7 +239,7 @@ impl Failure for DeleteTopicError {
         match self {
             Self::Unknown => Code::UnknownTopicOrPartition,
             Self::Vdisk { .. } => Code::PolicyViolation,
-            Self::Stopping => Code::RequestTimedOut,
+            Self::ShardServers { .. } | Self::Stopping => Code::RequestTimedOut,
         }
         .into()
     }
@@ -348,6 +348,7 @@ mod tests {
         check(&CreateTopicError::Stopping, 7, true);
         check(&DeleteTopicError::Unknown, 3, true);
         check(&DeleteTopicError::Vdisk { topic: topic() }, 44, false);
+        check(&DeleteTopicError::ShardServers { owed: 1 }, 7, true);
         check(&DeleteTopicError::Stopping, 7, true);
         check(&ProducerIdError::Stopping, 15, true);
     }

@@ -12,13 +12,18 @@ use crate::broker::DataDir;
 use crate::config::{self, ServerAddress};
 use crate::task;
 use crate::tier::store::addresses::{self, Address};
+use crate::tier::store::audit;
 use crate::tier::{
-    self, Identity, OpenError, Opened, ReadKeyError, Standing, Status, Storage, Tier,
+    self, Identity, OpenError, Opened, OwedDeletion, Part, ReadKeyError, Standing, Status, Storage,
+    Tier,
 };
 use crate::types::ClusterId;
 
 /// How often the tier's state is looked at for `/readyz`.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Topics that a finding names one by one.
+const NAMED: usize = 5;
 
 /// Opens the tier.
 ///
@@ -143,18 +148,31 @@ fn findings(status: &Status) -> Vec<Finding> {
         let name = format!("shard server {}", server.name);
         let (detail, cure) = match &server.standing {
             Standing::Up | Standing::Unchecked => continue,
-            Standing::Down { why } => {
-                (why.clone(), "start it again; nothing is shipped meanwhile, and nothing is lost")
+            Standing::Down { why } | Standing::Unfit { why } => {
+                (why.clone(), "cure it there; nothing is shipped meanwhile, and nothing is lost")
             }
             Standing::Foreign { cluster } => (
                 format!("it belongs to cluster {cluster} and is not used"),
                 "name a server of this cluster, or an empty one",
             ),
-            other => (format!("{other:?}"), "see the log"),
         };
-        all.push(Finding::degraded(name, detail, cure));
+        // The audit says more of why it cannot be used, and the cure; once is enough.
+        let finding = match status.findings.iter().find(|finding| finding.is_why_not(&server.name))
+        {
+            Some(audit) => {
+                let cure =
+                    format!("{}; nothing is shipped meanwhile, and nothing is lost", audit.cure);
+                Finding::degraded(name, detail, cure)
+            }
+            None => Finding::degraded(name, detail, cure),
+        };
+        all.push(finding);
     }
-    for finding in &status.findings {
+    let said = |finding: &&audit::Finding| {
+        let unused = status.servers.iter().filter(|server| server.standing != Standing::Up);
+        !unused.into_iter().any(|server| finding.is_why_not(&server.name))
+    };
+    for finding in status.findings.iter().filter(said) {
         let name = format!(
             "audit {} {}",
             finding.check.as_str(),
@@ -163,8 +181,92 @@ fn findings(status: &Status) -> Vec<Finding> {
         all.push(Finding::degraded(name, finding.what.clone(), finding.cure.clone()));
     }
     for problem in &status.problems {
-        let name = format!("partition {}", problem.partition);
+        let name = match problem.part {
+            Part::Shipping => format!("partition {}", problem.partition),
+            Part::Completing => format!("partition {} completion", problem.partition),
+        };
         all.push(Finding::degraded(name, problem.what.clone(), "see the log for what is known"));
     }
+    all.extend(owed(&status.deletions));
     all
+}
+
+/// One finding for all deletions, however many.
+fn owed(deletions: &[OwedDeletion]) -> Option<Finding> {
+    let first = deletions.first()?;
+    let named: Vec<String> = deletions
+        .iter()
+        .take(NAMED)
+        .map(|deletion| format!("{} on {}", deletion.topic, deletion.marked))
+        .collect();
+    let more = match deletions.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let detail = format!(
+        "{} deleted topics are not yet marked on the {} shard servers that must know: {}{more}; a rebuild now would bring \
+         them back",
+        deletions.len(),
+        first.needed,
+        named.join(", ")
+    );
+    let cure = "start the shard servers that are away and leave this server running: it tells them by itself";
+    Some(Finding::degraded("deleted topics", detail, cure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tier::ServerStatus;
+    use crate::tier::store::audit::{Check, Consequence};
+    use crate::types::{TopicId, TopicName, TopicPartition};
+
+    fn status(standing: Standing) -> Status {
+        let server = ServerStatus { name: "a:1".to_owned(), standing };
+        let reachable = audit::Finding {
+            consequence: Consequence::Degraded,
+            check: Check::Reachable,
+            server: Some("a:1".to_owned()),
+            what: "unreachable".to_owned(),
+            cure: "ping it".to_owned(),
+        };
+        Status {
+            servers: vec![server],
+            needed: 6,
+            tolerance: 2,
+            findings: vec![reachable],
+            problems: Vec::new(),
+            deletions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_down_is_one_finding_with_the_cure_of_the_audit() {
+        let found = findings(&status(Standing::Down { why: "refused".to_owned() }));
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((&*finding.name, &*finding.detail), ("shard server a:1", "refused"));
+        assert!(finding.cure.starts_with("ping it"), "{finding:?}");
+        assert_eq!(findings(&status(Standing::Unchecked)), []);
+        let found = findings(&status(Standing::Up));
+        assert_eq!(found[0].name, "audit reachable a:1", "{found:?}");
+    }
+
+    #[test]
+    fn both_parts_of_a_partition_are_seen_and_deletions_are_one_finding() {
+        let partition = TopicPartition { topic: TopicId([1; 16]), partition: 0 };
+        let problem = |part| tier::Problem { partition, part, what: "it waits".to_owned() };
+        let topic = |i: usize| TopicName::new(&format!("disk-{i}")).unwrap();
+        let owed = |i| OwedDeletion { topic: topic(i), marked: 2, needed: 5 };
+        let status = Status {
+            problems: vec![problem(Part::Shipping), problem(Part::Completing)],
+            deletions: (0..7).map(owed).collect(),
+            ..status(Standing::Unchecked)
+        };
+        let health = Health::new();
+        findings(&status).into_iter().for_each(|finding| health.report(finding));
+        let all = health.findings();
+        assert_eq!(all.len(), 3, "{all:?}");
+        let deletions = all.iter().find(|finding| finding.name == "deleted topics").unwrap();
+        assert!(deletions.detail.contains("disk-4 on 2 and 2 more"), "{deletions:?}");
+    }
 }

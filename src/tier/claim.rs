@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::catalogue::{Fragments, Listing};
 use super::local::{Local, ShipState};
 use super::put::writer;
-use super::servers::Backoff;
 use super::shipper::End;
 use super::store::StoreError;
 use super::tier::Core;
+use super::waiting::Waiting;
 use crate::clock;
 
 /// Raises the fence on every server that answers, on enough of them to meet every set on which something can have been
@@ -19,22 +19,25 @@ pub(super) async fn claim(
     local: &Arc<dyn Local>,
 ) -> Result<Listing, End> {
     // The cluster's identity stands on enough servers before anything else does.
-    core.servers.at_least(core.ship_quorum()).await;
+    let id = local.id();
+    let mut waiting = Waiting::new(&core.servers, "claim partitions").of(&core.board, id);
+    loop {
+        let (up, needed) = (core.servers.look().await, core.ship_quorum());
+        if up >= needed {
+            break;
+        }
+        waiting.pause(up, needed, None).await;
+    }
     let needed = core.config.fence_quorum(core.servers.len()).max(core.listing_quorum());
-    let mut backoff = Backoff::new();
     loop {
         let raised = raise(core, local).await?;
         if raised >= needed
             && let Some(listing) = fragments.claim_listing(core, needed).await
         {
+            waiting.over();
             return Ok(listing);
         }
-        let what =
-            format!("{raised} of {needed} shard servers that a claim needs answer; it waits");
-        if core.board.put(local.id(), what) {
-            tracing::warn!(partition = %local.id(), raised, needed, "waiting for shard servers");
-        }
-        backoff.pause().await;
+        waiting.pause(raised, needed, Some("some do not give what they hold")).await;
     }
 }
 

@@ -13,6 +13,7 @@ use super::local::{Fact, Local};
 use super::put;
 use super::records::ManifestEntry;
 use super::shipper::End;
+use super::status::Part;
 use super::tier::Core;
 use crate::types::Offset;
 
@@ -46,7 +47,7 @@ pub(super) async fn run(
         match whole {
             Ok(next) => {
                 complete = next;
-                core.board.clear(local.id());
+                core.board.clear(local.id(), Part::Completing);
                 core.metrics.completed();
                 if local.record(Fact::Completed { upto: complete }).await.is_err() {
                     return End::Stopping;
@@ -54,7 +55,7 @@ pub(super) async fn run(
             }
             Err(why) => {
                 let what = format!("it is not complete from offset {complete} on: {why}");
-                if core.board.put(local.id(), what) {
+                if core.board.put(local.id(), Part::Completing, what) {
                     tracing::warn!(partition = %local.id(), offset = complete, why, "a fragment is not complete");
                 }
                 tokio::time::sleep(RETRY).await;

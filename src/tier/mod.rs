@@ -94,6 +94,9 @@
 //! * Entries that this data directory never made stop a partition rather than have their offsets handed out again.
 //! * Memory of fragments under way, opened fragments and cold reads each have a bound of their own.
 //! * A partition with nothing to ship waits on its watermarks and is not claimed.
+//! * A topic's mark of deletion is final. It is put again until W servers have it (`deletions`); until then the broker
+//!   remembers it.
+//! * Whoever waits for servers says so (`waiting`): one warning, the status, and a line when it goes on.
 //!
 //! Everything that counts as shipped has its entry on n servers. So N - n + 1 + m servers that answer, of which up to m
 //! were replaced by empty ones, know all of it; fewer are asked again. A new data directory takes no number within 1024
@@ -104,7 +107,8 @@
 //! In the order of the bytes: [`aggregation`], `body`, [`erasure`], [`encryption`], `header`, `fragment`, [`placement`],
 //! `records` (stored forms), [`manifest`] (the catalogue), [`names`] (keys on the servers), all of them pure: no IO, no
 //! clock, randomness as an argument. Then [`store`] (one shard server), `servers` (all of them), `shipper`, `completer`,
-//! `reader`, `rebuild`, [`Tier`]. Which test catches which change of the order of steps: the table in `tier/promises.rs`.
+//! `reader`, `rebuild`, `deletions`, [`Tier`]. Which test catches which change of the order of steps: the table in
+//! `tier/promises.rs`.
 
 pub mod aggregation;
 mod body;
@@ -114,6 +118,7 @@ mod claim;
 mod codec;
 mod completer;
 mod config;
+mod deletions;
 pub mod encryption;
 pub mod erasure;
 mod error;
@@ -141,6 +146,7 @@ pub mod store;
 mod testing;
 #[expect(clippy::module_inception, reason = "the tier itself is what this folder is about")]
 mod tier;
+mod waiting;
 
 // The output of the plugin `capnpc-rust`, see the head of schema/tier.capnp.
 #[rustfmt::skip]
@@ -153,6 +159,7 @@ pub use body::{
     Trailer, TrailerParts,
 };
 pub use config::{Config, DEFAULT_NONCE, parse_nonce};
+pub use deletions::Told;
 pub use encryption::{
     Hash, KeyRing, KeySource, MasterKey, SealedSecret, Tag, TopicSecret, parse_key,
 };
@@ -173,7 +180,7 @@ pub use reader::TierReader;
 pub use rebuild::{Recovered, RecoveredPartition, RecoveredTopic};
 pub use records::{ClusterMeta, EntryState, HeadRecord, ManifestEntry, TopicRecord, record_kid};
 pub use servers::Standing;
-pub use status::{Problem, ServerStatus, Status};
+pub use status::{OwedDeletion, Part, Problem, ServerStatus, Status};
 pub use storage::{ReadKeyError, Storage, read_key};
 pub use tier::{
     Identity, OpenError, Opened, Remaining, SECRET_RANDOM_BYTES, ShipHandle, Tier, TopicInfo,

@@ -10,6 +10,7 @@ use super::local::Local;
 use super::placement;
 use super::records::{HeadRecord, ManifestEntry};
 use super::servers::{Backoff, Standing, in_words};
+use super::status::Part;
 use super::store::{Fence, ShardName, ShardStore, StoreError, Writer};
 use super::tier::Core;
 use crate::types::TopicPartition;
@@ -52,11 +53,11 @@ pub(super) async fn choose(
         let sharing = core.config.allow_shared_servers;
         match placement::place(id, number, shards, &servers, sharing) {
             Ok(places) => {
-                core.board.clear(id);
+                core.board.clear(id, Part::Shipping);
                 return places.iter().filter_map(|place| candidates.get(*place).copied()).collect();
             }
             Err(error) => {
-                if core.board.put(id, format!("it does not ship: {error}")) {
+                if core.board.put(id, Part::Shipping, format!("it does not ship: {error}")) {
                     tracing::warn!(partition = %id, %error, "a partition cannot ship");
                 }
             }

@@ -1,19 +1,19 @@
-//! What a new data directory learns from the shard servers, and deleting topics there.
+//! What a new data directory learns from the shard servers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{Fragments, Listing};
 use super::error::RecordError;
-use super::fetcher::{FetchError, fetch};
+use super::fetcher::FetchError;
 use super::local::{Head, Run};
 use super::records::{ManifestEntry, TopicRecord};
-use super::servers::{Backoff, in_words};
-use super::shipper::fold;
+use super::servers::in_words;
+use super::shipper::{fold, until_fetched};
 use super::tier::{Core, OpenError};
+use super::waiting::{LISTING, Progress, Waiting};
 use crate::clock;
 use crate::log::ProducerStates;
 use crate::types::{CommitNumber, LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -81,7 +81,7 @@ struct Found {
 /// Reads topics and manifests; waits for servers as long as it takes.
 pub(super) async fn rebuild(
     core: &Arc<Core>,
-    progress: &(dyn Fn(&str) + Send + Sync),
+    progress: Progress<'_>,
 ) -> Result<Recovered, OpenError> {
     let records = topics(core, progress).await?;
     let mut recovered = Recovered { highest_producer_id: None, ..Recovered::default() };
@@ -119,13 +119,11 @@ pub(super) async fn rebuild(
     Ok(recovered)
 }
 
-/// The newest sound record of every topic.
-async fn topics(
-    core: &Arc<Core>,
-    progress: &(dyn Fn(&str) + Send + Sync),
-) -> Result<Vec<TopicRecord>, OpenError> {
+/// The newest sound record of every topic. A mark of deletion is final, whatever revision another server has: the mark may
+/// have been made from an older record.
+async fn topics(core: &Arc<Core>, progress: Progress<'_>) -> Result<Vec<TopicRecord>, OpenError> {
     let needed = core.listing_quorum();
-    let mut backoff = Backoff::new();
+    let mut waiting = Waiting::new(&core.servers, LISTING).telling(Some(progress));
     let answers = loop {
         let servers = &core.servers;
         let answers = servers
@@ -135,16 +133,17 @@ async fn topics(
         if answered.len() >= needed {
             break answered;
         }
-        waiting(core, answered.len(), needed, progress);
-        backoff.pause().await;
+        waiting.pause(answered.len(), needed, None).await;
     };
+    waiting.over();
     let mut newest: BTreeMap<TopicId, Option<TopicRecord>> = BTreeMap::new();
     let mut wrong_key = None;
     for (id, bytes) in answers.into_iter().flatten() {
         let known = newest.entry(id).or_default();
         match TopicRecord::decode(&bytes, id, &core.config.keys) {
             Ok(record) => {
-                if known.as_ref().is_none_or(|known| known.revision < record.revision) {
+                let rank = |record: &TopicRecord| (record.deleted, record.revision);
+                if known.as_ref().is_none_or(|known| rank(known) < rank(&record)) {
                     *known = Some(record);
                 }
             }
@@ -163,38 +162,32 @@ async fn topics(
     Ok(newest.into_values().flatten().collect())
 }
 
-fn waiting(core: &Core, answered: usize, needed: usize, progress: &(dyn Fn(&str) + Send + Sync)) {
-    progress(&format!(
-        "waiting for shard servers: {answered} of {} answer, {needed} are needed to read what they hold",
-        core.servers.len()
-    ));
-}
-
 async fn partition_of(
     core: &Arc<Core>,
     record: &TopicRecord,
     id: TopicPartition,
-    progress: &(dyn Fn(&str) + Send + Sync),
+    progress: Progress<'_>,
 ) -> Found {
     let needed = core.listing_quorum();
-    let mut backoff = Backoff::new();
+    let mut waiting = Waiting::new(&core.servers, LISTING).telling(Some(progress));
     let listing = loop {
         let listing = Listing::read(core, id).await;
         if listing.answered >= needed {
             break listing;
         }
-        waiting(core, listing.answered, needed, progress);
-        backoff.pause().await;
+        waiting.pause(listing.answered, needed, None).await;
     };
+    waiting.over();
     let fragments = Arc::new(Fragments::new(id, core.secret(record)));
     let chain: Vec<ManifestEntry> = listing.manifest.chain().cloned().collect();
     let beyond = beyond(&listing);
     let newest = beyond.last().or(chain.last());
     let mut lost = gaps(&chain, &beyond);
-    let (producers, _, unreadable) = fold(core, &fragments, &chain).await;
+    let (producers, _, unreadable) = fold(core, &fragments, &chain, Some(progress)).await;
     lost.extend(unreadable.iter().filter_map(range));
     if let Some(last) = newest {
-        lost.extend(opens(core, &fragments, last).await);
+        let opened = until_fetched(core, &fragments, last, Some(progress)).await;
+        lost.extend(opened.err().as_ref().and_then(range));
     }
     lost.sort_unstable();
     lost.dedup();
@@ -272,78 +265,5 @@ fn range(error: &FetchError) -> Option<(Offset, Offset)> {
     match error {
         FetchError::Damaged { first, last, .. } => Some((*first, *last)),
         FetchError::Unavailable { .. } => None,
-    }
-}
-
-/// Opens a fragment; gives its range if that is impossible.
-async fn opens(
-    core: &Arc<Core>,
-    fragments: &Arc<Fragments>,
-    entry: &ManifestEntry,
-) -> Option<(Offset, Offset)> {
-    let mut backoff = Backoff::new();
-    loop {
-        match fetch(core, fragments, entry).await {
-            Ok(_) => return None,
-            Err(FetchError::Unavailable { .. }) => backoff.pause().await,
-            Err(error) => return range(&error),
-        }
-    }
-}
-
-/// Marks a topic deleted on the servers that answer, and removes its partitions there.
-pub(super) async fn delete(core: &Arc<Core>, mut record: TopicRecord) {
-    if !record.deleted {
-        record.deleted = true;
-        record.revision = record.revision.saturating_add(1);
-    }
-    let bytes: bytes::Bytes = match record.encode(&core.config.keys) {
-        Ok(bytes) => bytes.into(),
-        Err(error) => {
-            tracing::error!(topic = %record.name, error = in_words(&error), "a topic cannot be marked deleted");
-            return;
-        }
-    };
-    let (servers, record, bytes) = (&core.servers, &record, &bytes);
-    let answers = servers
-        .every(|index| async move {
-            servers.call(index, |store| store.put_topic(record.id, bytes.clone())).await?;
-            for partition in 0..record.partitions {
-                let id = TopicPartition { topic: record.id, partition };
-                // Nothing is sealed anew yet: there is one generation.
-                servers.call(index, |store| store.remove_partition(id, 1)).await?;
-            }
-            Ok(())
-        })
-        .await;
-    let failed = answers.iter().filter(|answer| answer.is_err()).count();
-    if failed > 0 {
-        tracing::warn!(topic = %record.name, failed, "shard servers could not be told of a deleted topic: a start with them up removes what they hold, if any server was told; else delete the topic again after a rebuild");
-    }
-}
-
-/// Removes what deletions before this start left on servers that were away.
-pub(super) async fn finish_deletions(core: Arc<Core>, stop: CancellationToken) {
-    let work = async {
-        core.servers.at_least(core.ship_quorum()).await;
-        let servers = &core.servers;
-        let answers = servers
-            .every(|index| async move { servers.call(index, |store| store.topics()).await })
-            .await;
-        let mut deleted = BTreeMap::new();
-        for (id, bytes) in answers.into_iter().flatten().flatten() {
-            if let Ok(record) = TopicRecord::decode(&bytes, id, &core.config.keys)
-                && record.deleted
-            {
-                deleted.insert(id, record);
-            }
-        }
-        for record in deleted.into_values() {
-            delete(&core, record).await;
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
     }
 }

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::records::ClusterMeta;
-use super::store::audit::{self, Finding, Findings};
+use super::store::audit::{self, Findings};
 use super::store::{Reply, ServerReport, ShardStore, StoreError};
+use super::waiting::Waits;
 use crate::task;
 use crate::types::ClusterId;
 
@@ -93,6 +94,9 @@ pub(super) struct Servers {
     dev: bool,
     stop: CancellationToken,
     metrics: Metrics,
+    /// Counts how often a server came into use.
+    returned: watch::Sender<u64>,
+    pub waits: Waits,
 }
 
 /// Names of servers remembered that are not configured: entries are ours, but old ones may name many.
@@ -100,16 +104,23 @@ const MOVED: usize = 1024;
 
 /// Grows from try to try.
 #[derive(Debug)]
-pub(super) struct Backoff(Duration);
+pub(super) struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
 
 impl Backoff {
     pub fn new() -> Self {
-        Self(PAUSE.0)
+        Self::upto(PAUSE.1)
+    }
+
+    pub fn upto(longest: Duration) -> Self {
+        Self { next: PAUSE.0, longest }
     }
 
     pub async fn pause(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(PAUSE.1);
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(self.longest);
     }
 }
 
@@ -128,8 +139,22 @@ impl Servers {
             report: Mutex::new(None),
         };
         let list = stores.into_iter().map(server).collect();
-        let moved = Mutex::default();
-        Arc::new(Self { list, moved, cluster: OnceLock::new(), shards, dev, stop, metrics })
+        Arc::new(Self {
+            list,
+            moved: Mutex::default(),
+            cluster: OnceLock::new(),
+            shards,
+            dev,
+            stop,
+            metrics,
+            returned: watch::Sender::new(0),
+            waits: Waits::default(),
+        })
+    }
+
+    /// Changes whenever a server comes into use.
+    pub fn returned(&self) -> watch::Receiver<u64> {
+        self.returned.subscribe()
     }
 
     /// From here on servers of another cluster are known as such, and empty ones are taken in.
@@ -218,7 +243,8 @@ impl Servers {
             }
         }
         // Before anything else is asked: a server that is unfit may refuse that for the very same reason.
-        let excluding = self.findings().all.into_iter().find(|finding| excludes(finding, server));
+        let excluding =
+            self.findings().all.into_iter().find(|finding| finding.is_why_not(server.name()));
         if let Some(finding) = excluding {
             self.became(index, Standing::Unfit { why: finding.to_string() });
             return None;
@@ -266,7 +292,8 @@ impl Servers {
         let Some(server) = self.list.get(index) else { return };
         let name = server.name();
         let mut probe = false;
-        server.standing.send_if_modified(|known| {
+        let is_up = standing == Standing::Up;
+        let changed = server.standing.send_if_modified(|known| {
             let changed = *known != standing;
             if changed {
                 match &standing {
@@ -290,6 +317,9 @@ impl Servers {
             }
             changed
         });
+        if changed && is_up {
+            self.returned.send_modify(|count| *count += 1);
+        }
         self.metrics.servers_up(self.up_count());
         if probe {
             let probe = probe_until_up(Arc::downgrade(self), index, self.stop.clone());
@@ -363,19 +393,18 @@ impl Servers {
         server.standing.subscribe().wait_for(usable).await.ok();
     }
 
+    /// Asks those that were not asked yet; gives how many are up.
+    pub async fn look(self: &Arc<Self>) -> usize {
+        let unchecked = |server: &Server| server.standing() == Standing::Unchecked;
+        let due = (0..self.list.len()).filter(|index| self.get(*index).is_some_and(unchecked));
+        join_all(due.map(|index| self.check(index))).await;
+        self.up_count()
+    }
+
     /// Waits until at least `count` servers are up.
     pub async fn at_least(self: &Arc<Self>, count: usize) {
-        let mut backoff = Backoff::new();
-        loop {
-            let due = (0..self.list.len()).filter(|index| {
-                self.get(*index).is_some_and(|s| s.standing() == Standing::Unchecked)
-            });
-            join_all(due.map(|index| self.check(index))).await;
-            if self.up_count() >= count {
-                return;
-            }
-            backoff.pause().await;
-        }
+        let mut returned = self.returned();
+        while self.look().await < count && returned.changed().await.is_ok() {}
     }
 
     /// One call to every server, side by side.
@@ -444,11 +473,6 @@ fn last(server: &Server) -> Result<ServerReport, StoreError> {
         server: server.name().to_owned(),
         source: why.into(),
     })
-}
-
-fn excludes(finding: &Finding, server: &Server) -> bool {
-    finding.consequence >= audit::Consequence::Degraded
-        && finding.server.as_deref() == Some(server.name())
 }
 
 /// An error with its causes.

@@ -24,15 +24,17 @@ use super::claim::{claim, leftovers};
 use super::completer;
 use super::error::{BodyError, SealError};
 use super::fetcher::{FetchError, fetch};
-use super::fragment::{Draft, SealedFragment, repair, reseal, seal};
+use super::fragment::{Draft, OpenedFragment, SealedFragment, repair, reseal, seal};
 use super::header::{FragmentHeader, SequenceRange};
 use super::local::{AppendMark, Fact, Head, Intent, Local, Run, ShipState, Stopping};
 use super::producers::{FULL_EVERY, Producers};
 use super::put::{self, PutError};
 use super::records::{EntryState, HeadRecord, ManifestEntry};
 use super::servers::{Backoff, in_words};
+use super::status::Part;
 use super::store::Fence;
 use super::tier::{Core, TopicInfo, topic_is_known};
+use super::waiting::{Progress, Waiting};
 use crate::clock;
 use crate::log;
 use crate::record::{BatchHeader, Batches};
@@ -90,12 +92,12 @@ impl Shipper {
                      directory and start it anew to take over"
                 );
                 tracing::error!(partition = %id, taken_by = %fence, "partition was taken by another broker");
-                core.board.put(id, what);
+                core.board.put(id, Part::Shipping, what);
                 core.metrics.fenced();
             }
             End::Refused(why) => {
                 tracing::error!(partition = %id, why, "partition ships no more");
-                core.board.put(id, format!("it ships no more: {why}"));
+                core.board.put(id, Part::Shipping, format!("it ships no more: {why}"));
             }
         }
     }
@@ -133,7 +135,7 @@ impl Shipper {
             due.map_err(|_| End::Stopping)?;
         }
         // Known on W servers before the first fragment is there, and again on servers that were replaced.
-        topic_is_known(&self.core, &self.info.record).await;
+        topic_is_known(&self.core, &self.info.record, self.local.id()).await;
         let listing = claim(&self.core, &self.fragments, &self.local).await?;
         let given_up = leftovers(&self.state, &listing)?;
         self.fragments.abandon(given_up.iter().copied());
@@ -163,7 +165,7 @@ impl Shipper {
         });
         self.core.metrics.degraded(degraded.count());
         shipping.fold_producers(&listing).await;
-        self.core.board.clear(self.local.id());
+        self.core.board.clear(self.local.id(), Part::Shipping);
         Ok((shipping, listing))
     }
 }
@@ -315,7 +317,8 @@ impl Shipping {
                 // The runtime ends.
                 Err(_) => return Err(End::Stopping),
             };
-            if self.core.board.put(self.local.id(), format!("it cannot be read locally: {error}")) {
+            let what = format!("it cannot be read locally: {error}");
+            if self.core.board.put(self.local.id(), Part::Shipping, what) {
                 tracing::error!(partition = %self.local.id(), error, "cannot read what is to be shipped");
             }
             backoff.pause().await;
@@ -551,13 +554,9 @@ impl Shipping {
         };
         let Some(entry) = stored.filter(continues) else { return self.give_up(number).await };
         let Some(places) = self.places_of(&entry) else { return self.give_up(number).await };
-        let mut backoff = Backoff::new();
-        let opened = loop {
-            match fetch(&self.core, &self.fragments, &entry).await {
-                Ok(opened) => break opened,
-                Err(FetchError::Damaged { .. }) => return self.give_up(number).await,
-                Err(FetchError::Unavailable { .. }) => backoff.pause().await,
-            }
+        let opened = match until_fetched(&self.core, &self.fragments, &entry, None).await {
+            Ok(opened) => opened,
+            Err(_) => return self.give_up(number).await,
         };
         let mut producers = self.producers.clone();
         producers.fold(&opened.trailer, entry.full);
@@ -583,7 +582,7 @@ impl Shipping {
         let Some(head) = self.head else { return };
         let chain: Vec<_> =
             listing.manifest.chain().filter(|entry| entry.number <= head.number).cloned().collect();
-        let (producers, full, lost) = fold(&self.core, &self.fragments, &chain).await;
+        let (producers, full, lost) = fold(&self.core, &self.fragments, &chain, None).await;
         if let Some(lost) = lost.first() {
             tracing::warn!(partition = %self.local.id(), error = %lost, "producer states of a fragment are lost");
         }
@@ -598,6 +597,7 @@ pub(super) async fn fold(
     core: &Arc<Core>,
     fragments: &Arc<Fragments>,
     chain: &[ManifestEntry],
+    progress: Option<Progress<'_>>,
 ) -> (Producers, Option<u64>, Vec<FetchError>) {
     let newest_full = chain.iter().rposition(|entry| entry.full);
     let named = chain.get(newest_full.unwrap_or(0)..).unwrap_or_default();
@@ -605,21 +605,39 @@ pub(super) async fn fold(
     let mut lost = Vec::new();
     // A trailer names producers only where a batch has one, or all.
     for entry in named.iter().filter(|entry| entry.full || entry.highest_producer_id >= 0) {
-        let mut backoff = Backoff::new();
-        loop {
-            match fetch(core, fragments, entry).await {
-                Ok(opened) => producers.fold(&opened.trailer, entry.full),
-                Err(FetchError::Unavailable { .. }) => {
-                    backoff.pause().await;
-                    continue;
-                }
-                Err(error) => lost.push(error),
-            }
-            break;
+        match until_fetched(core, fragments, entry, progress).await {
+            Ok(opened) => producers.fold(&opened.trailer, entry.full),
+            Err(error) => lost.push(error),
         }
     }
     let full = newest_full.and_then(|at| chain.get(at)).map(|entry| entry.number);
     (producers, full, lost)
+}
+
+/// Fetches a fragment; waits for servers as long as it takes, and says so.
+///
+/// # Errors
+/// [`FetchError::Damaged`].
+pub(super) async fn until_fetched(
+    core: &Arc<Core>,
+    fragments: &Arc<Fragments>,
+    entry: &ManifestEntry,
+    progress: Option<Progress<'_>>,
+) -> Result<OpenedFragment, FetchError> {
+    let needed = usize::from(entry.data_shards);
+    let waiting = Waiting::new(&core.servers, "open fragments");
+    let mut waiting = waiting.of(&core.board, fragments.id).telling(progress);
+    loop {
+        match fetch(core, fragments, entry).await {
+            Err(FetchError::Unavailable { why }) => {
+                waiting.pause(core.servers.up_count(), needed, Some(&why)).await;
+            }
+            done => {
+                waiting.over();
+                return done;
+            }
+        }
+    }
 }
 
 /// Everything that goes into one seal, to be used off the tasks' threads.

@@ -14,6 +14,7 @@ use super::aggregation;
 use super::cache::FragmentCache;
 use super::catalogue::Fragments;
 use super::config::Config;
+use super::deletions::{self, Deletions, Told};
 use super::encryption::TopicSecret;
 use super::error::{ConfigError, WrongKey};
 use super::fragment::OpenContext;
@@ -27,6 +28,7 @@ use super::shipper::Shipper;
 use super::status::{Board, Status};
 use super::store::audit::Finding;
 use super::store::{ReadOnlyStore, ShardStore};
+use super::waiting::{LISTING, Progress, Waiting};
 use crate::task;
 use crate::types::{ClusterId, DataDirId, Offset, TopicId, TopicPartition, Watermarks};
 
@@ -154,6 +156,7 @@ pub(super) struct Core {
     memory: Semaphore,
     pub metrics: Metrics,
     pub board: Board,
+    pub deletions: Deletions,
     /// What this process last put of each topic.
     records: Mutex<HashMap<TopicId, TopicRecord>>,
     /// Everything committed is to be shipped now.
@@ -171,7 +174,6 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    /// W, or all servers where they share shards.
     /// The newest record of this topic that anybody here has put: whoever holds an older copy puts that one.
     pub fn newest(&self, record: &TopicRecord) -> TopicRecord {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,6 +189,7 @@ impl Core {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
+    /// W, or all servers where they share shards.
     pub fn ship_quorum(&self) -> usize {
         self.config.ship_quorum().min(self.servers.len())
     }
@@ -239,7 +242,6 @@ pub struct Tier {
 
 #[derive(Debug)]
 struct Partition {
-    record: TopicRecord,
     fragments: Arc<Fragments>,
     shipping: Option<Shipping>,
 }
@@ -284,6 +286,21 @@ impl Tier {
         progress: &(dyn Fn(&str) + Send + Sync),
         stop: CancellationToken,
     ) -> Result<Opened, OpenError> {
+        let opened = Self::open_idle(config, stores, identity, metrics, progress, stop).await?;
+        let tier = &opened.tier;
+        task::spawn("deleted topics", deletions::run(Arc::clone(&tier.core), tier.stop.clone()));
+        Ok(opened)
+    }
+
+    /// As [`Tier::open`]; nothing of its own is done on the servers.
+    async fn open_idle(
+        config: Config,
+        stores: Vec<Arc<dyn ShardStore>>,
+        identity: Identity,
+        metrics: Metrics,
+        progress: Progress<'_>,
+        stop: CancellationToken,
+    ) -> Result<Opened, OpenError> {
         config.check()?;
         let (shards, dev) = (config.shards(), config.allow_shared_servers);
         let servers = Servers::new(stores, shards, dev, stop.clone(), metrics.clone());
@@ -305,6 +322,7 @@ impl Tier {
             memory: Semaphore::new(UNDER_WAY_KIB as usize),
             metrics,
             board: Board::default(),
+            deletions: Deletions::default(),
             records: Mutex::default(),
             draining: watch::Sender::new(false),
             config,
@@ -318,10 +336,6 @@ impl Tier {
             Recovered::default()
         };
         let tier = Arc::new(Self { core, stop, partitions: Mutex::default() });
-        task::spawn(
-            "deleted topics",
-            rebuild::finish_deletions(Arc::clone(&tier.core), tier.stop.clone()),
-        );
         Ok(Opened { tier, cluster, recovered })
     }
 
@@ -349,7 +363,7 @@ impl Tier {
             fresh: ClusterId([0; 16]),
             address: String::new(),
         };
-        Self::open(config, stores, identity, Metrics::unregistered(), progress, stop).await
+        Self::open_idle(config, stores, identity, Metrics::unregistered(), progress, stop).await
     }
 
     /// A fresh secret for a topic, sealed under the active key, in the form that the local catalogue keeps: hexadecimal
@@ -387,7 +401,6 @@ impl Tier {
     fn fragments(&self, info: &TopicInfo, id: TopicPartition) -> Arc<Fragments> {
         let mut partitions = self.partitions();
         let partition = partitions.entry(id).or_insert_with(|| Partition {
-            record: info.record.clone(),
             fragments: Arc::new(Fragments::new(id, self.core.secret(&info.record))),
             shipping: None,
         });
@@ -429,30 +442,34 @@ impl Tier {
         Arc::new(TierReader::new(Arc::clone(&self.core), fragments))
     }
 
-    /// Marks a topic's record deleted on the servers that answer, and removes what its partitions have there. What stays
-    /// on others is removed at the next start that finds the mark on any server; where none could be told, a rebuild brings
-    /// the topic back.
-    pub async fn delete_topic(&self, id: TopicId) {
-        let record = {
-            let mut partitions = self.partitions();
-            let of_topic: Vec<_> = partitions.keys().filter(|p| p.topic == id).copied().collect();
-            let removed: Vec<_> = of_topic.iter().filter_map(|p| partitions.remove(p)).collect();
-            of_topic.iter().for_each(|partition| self.core.board.clear(*partition));
-            removed.into_iter().next().map(|partition| partition.record)
-        };
-        let Some(record) = record else { return };
-        self.withdraw(&record).await;
+    /// Has a topic marked deleted on the servers, and what its partitions have there removed: at once on those that
+    /// answer, and again as others return until W have the mark, when `told` is called. The caller remembers the deletion
+    /// until then and calls this again at its next start. Nothing of the topic is shipped any more.
+    pub fn delete_topic(&self, info: &TopicInfo, told: Told) {
+        let id = info.record.id;
+        let mut partitions = self.partitions();
+        let of_topic: Vec<_> = partitions.keys().filter(|p| p.topic == id).copied().collect();
+        for partition in of_topic {
+            partitions.remove(&partition);
+            self.core.board.clear_all(partition);
+        }
+        drop(partitions);
+        let newest = self.core.newest(&info.record);
+        self.core.deletions.owe(&newest, told);
+        self.core.forget(&id);
+    }
+
+    /// Deleted topics that servers are still to be told of.
+    #[must_use]
+    pub fn owed_deletions(&self) -> usize {
+        self.core.deletions.count()
     }
 
     /// Marks the record of a topic that did not come to be deleted on the servers that answer: some may have taken it.
     pub async fn withdraw_topic(&self, info: &TopicInfo) {
-        self.withdraw(&info.record).await;
-    }
-
-    async fn withdraw(&self, record: &TopicRecord) {
-        let newest = self.core.newest(record);
-        rebuild::delete(&self.core, newest).await;
-        self.core.forget(&record.id);
+        let newest = self.core.newest(&info.record);
+        deletions::mark(&self.core, &newest).await;
+        self.core.forget(&newest.id);
     }
 
     /// Ships and completes what is left until the deadline, then ends all shipping. Says what remains.
@@ -489,18 +506,22 @@ impl Tier {
     pub fn status(&self) -> Status {
         let config = &self.core.config;
         let shape = (usize::from(config.data_shards), usize::from(config.parity_shards));
-        Status::of(&self.core.servers, shape, &self.core.board)
+        let deletions = self.core.deletions.waiting(self.core.ship_quorum());
+        Status::of(&self.core.servers, shape, &self.core.board, deletions)
     }
 }
 
-/// Puts a record where it is missing, until W servers have it.
-pub(super) async fn topic_is_known(core: &Arc<Core>, record: &TopicRecord) {
+/// Puts the record of a partition's topic where it is missing, until W servers have it.
+pub(super) async fn topic_is_known(core: &Arc<Core>, record: &TopicRecord, id: TopicPartition) {
+    let waiting = Waiting::new(&core.servers, "make topics known to them");
+    let mut waiting = waiting.of(&core.board, id);
     loop {
         let needed = core.ship_quorum();
-        match put_topic(core, record, needed, PUT_TOPIC).await {
-            Ok(()) => return,
+        match put_topic(core, record, needed, Duration::ZERO).await {
+            Ok(()) => return waiting.over(),
             Err(error) => {
-                tracing::warn!(topic = %record.name, %error, "the topic is not yet known to the shard servers")
+                let why = format!("topic {}: {error}", record.name);
+                waiting.pause(core.servers.up_count(), needed, Some(&why)).await;
             }
         }
     }
@@ -534,6 +555,9 @@ async fn put_record(
     let bytes = Bytes::from(encoded.map_err(|error| refuse(0, in_words(&error)))?);
     let mut backoff = Backoff::new();
     loop {
+        if core.deletions.is_gone(&record.id) {
+            return Err(refuse(0, "the topic was deleted".to_owned()));
+        }
         let servers = &core.servers;
         let bytes = &bytes;
         let answers = servers
@@ -558,11 +582,11 @@ async fn agree(
     servers: &Arc<Servers>,
     config: &Config,
     identity: &Identity,
-    progress: &(dyn Fn(&str) + Send + Sync),
+    progress: Progress<'_>,
 ) -> Result<ClusterId, OpenError> {
     let total = servers.len();
     let quorum = config.ship_quorum().min(total);
-    let mut backoff = Backoff::new();
+    let mut waiting = Waiting::new(servers, LISTING).telling(Some(progress));
     loop {
         let looked = tokio::time::timeout(FIRST_LOOK, servers.check_all()).await;
         let named = looked.unwrap_or_else(|_| servers.named());
@@ -584,15 +608,18 @@ async fn agree(
         // are empty: fewer may be those that were replaced.
         let known = listing_quorum(config, total).max(total - quorum + 1).min(total);
         match voted {
-            Some((cluster, _)) if answered >= known => return Ok(cluster),
-            None if answered >= quorum => return Ok(identity.fresh),
+            Some((cluster, _)) if answered >= known => {
+                waiting.over();
+                return Ok(cluster);
+            }
+            None if answered >= quorum => {
+                waiting.over();
+                return Ok(identity.fresh);
+            }
             _ => {}
         }
         let needed = if voted.is_some() { known } else { quorum };
-        progress(&format!(
-            "waiting for shard servers: {answered} of {total} answer, {needed} are needed to know what they hold"
-        ));
-        backoff.pause().await;
+        waiting.pause(answered, needed, None).await;
     }
 }
 

@@ -28,6 +28,7 @@ pub fn of_attach_error(error: &AttachError) -> HandshakeStatus {
         AttachError::Topic(VdiskTopicError::Delete(error)) => match error {
             DeleteTopicError::Unknown
             | DeleteTopicError::Vdisk { .. }
+            | DeleteTopicError::ShardServers { .. }
             | DeleteTopicError::Stopping => HandshakeStatus::Internal,
         },
     }

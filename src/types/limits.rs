@@ -143,3 +143,7 @@ pub const REPLACED_HASHES: usize = 256;
 /// Most abandoned fragment numbers that a head record lists. A takeover or an unclean start leaves a handful, and they go
 /// once their shards are removed.
 pub const ABANDONED_NUMBERS: usize = 65_536;
+
+/// Most deleted topics that are remembered because too few shard servers know of them: about 1 kB each in memory and in
+/// every checkpoint. Beyond it shipping topics are not deleted until servers return.
+pub const OWED_DELETIONS: usize = 1024;

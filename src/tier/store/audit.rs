@@ -80,6 +80,14 @@ pub struct Finding {
     pub cure: String,
 }
 
+impl Finding {
+    /// Whether it says why this server cannot be used.
+    #[must_use]
+    pub fn is_why_not(&self, server: &str) -> bool {
+        self.consequence >= Consequence::Degraded && self.server.as_deref() == Some(server)
+    }
+}
+
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(server) = &self.server {
@@ -105,10 +113,7 @@ impl Findings {
     /// Whether nothing is to be shipped to this server now.
     #[must_use]
     pub fn excludes(&self, server: &str) -> bool {
-        self.all.iter().any(|finding| {
-            finding.consequence >= Consequence::Degraded
-                && finding.server.as_deref() == Some(server)
-        })
+        self.all.iter().any(|finding| finding.is_why_not(server))
     }
 }
 

@@ -481,6 +481,119 @@ async fn an_old_copy_of_a_data_directory_ships_nothing() {
     assert_eq!(local.disk.lock().unwrap().facts, 0);
 }
 
+/// Deletes a topic; resolves once the broker may forget it.
+fn told(life: &Life, topic: &TopicInfo) -> tokio::sync::oneshot::Receiver<()> {
+    let (done, told) = tokio::sync::oneshot::channel();
+    life.tier.delete_topic(topic, Box::new(move || done.send(()).unwrap()));
+    told
+}
+
+#[tokio::test]
+async fn a_deletion_that_no_server_heard_of_is_told_when_they_return() {
+    let world = World::in_memory(6);
+    drop(ship_everything(&world, some_disk(), true).await);
+    (0..6).for_each(|i| world.set_down(i, true));
+    let life = open(world.servers(i64::MAX), 1, false).await;
+    let topic = info(&life, true);
+    let told = told(&life, &topic);
+    wait_for(&life, |status| status.deletions.len() == 1).await;
+    let deletions = life.tier.status().deletions;
+    assert_eq!((deletions[0].marked, deletions[0].needed), (0, 5));
+    assert_eq!((life.tier.owed_deletions(), life.tier.status().is_well()), (1, false));
+    // One that has not heard of it stays away.
+    (0..5).for_each(|i| world.set_down(i, false));
+    tokio::time::timeout(Duration::from_secs(10), told).await.unwrap().unwrap();
+    assert_eq!((life.tier.owed_deletions(), life.tier.status().deletions), (0, Vec::new()));
+    drop(life);
+    world.set_down(5, false);
+    let fresh = open(world.servers(i64::MAX), 9, true).await;
+    assert_eq!(fresh.recovered.topics, []);
+}
+
+#[tokio::test]
+async fn a_mark_outweighs_a_newer_record_and_is_not_overwritten_by_one_on_its_way() {
+    let world = World::in_memory(6);
+    let life = open(world.servers(i64::MAX), 1, true).await;
+    let mut topic = info(&life, true);
+    life.tier.put_topic(&topic).await.unwrap();
+    (1..6).for_each(|i| world.set_down(i, true));
+    life.tier.put_topic(&topic).await.unwrap_err();
+    wait_for(&life, |s| s.servers.iter().filter(|s| s.standing != Standing::Up).count() == 5).await;
+    let told = told(&life, &topic);
+    wait_for(&life, |status| status.deletions.len() == 1).await;
+    topic.record.revision = 7;
+    assert!(life.tier.put_topic(&topic).await.unwrap_err().why.contains("deleted"));
+    drop((told, life));
+    (1..6).for_each(|i| world.set_down(i, false));
+    let newer: Bytes = topic.record.encode(&config().keys).unwrap().into();
+    for store in &world.stores[1..] {
+        store.put_topic(TOPIC, newer.clone()).await.unwrap();
+    }
+    let fresh = open(world.servers(i64::MAX), 9, true).await;
+    assert_eq!(fresh.recovered.topics, []);
+}
+
+async fn wait_for(life: &Life, wanted: impl Fn(&Status) -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !wanted(&life.tier.status()) {
+        assert!(Instant::now() < end, "{:?}", life.tier.status());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_that_cannot_open_fragments_says_what_it_waits_for_until_it_goes_on() {
+    let world = Arc::new(World::in_memory(6));
+    let disk = ship_everything(&world, some_disk(), true).await;
+    (0..3).for_each(|i| world.set_down(i, true));
+    let said = Arc::new(Mutex::new(Vec::<String>::new()));
+    let (listen, stop) = (Arc::clone(&said), CancellationToken::new());
+    let stores = world.servers(i64::MAX);
+    let opening = {
+        let stop = stop.clone();
+        task::spawn("opening", async move {
+            let progress = move |what: &str| listen.lock().unwrap().push(what.to_owned());
+            let (id, metrics) = (identity(9, None), Metrics::unregistered());
+            Tier::open(config(), stores, id, metrics, &progress, stop).await.unwrap()
+        })
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    let text = loop {
+        let last = said.lock().unwrap().last().cloned().unwrap_or_default();
+        if last.contains("open fragments") {
+            break last;
+        }
+        assert!(Instant::now() < end, "{said:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(text.contains("3 of 6 answer, 4 are needed to open fragments"), "{text}");
+    assert!(text.contains("memory-0 (") && text.contains("memory-2 ("), "{text}");
+    assert!(!text.contains("memory-3"), "{text}");
+    world.set_down(1, false);
+    let opened = tokio::time::timeout(Duration::from_secs(10), opening).await.unwrap().unwrap();
+    assert_eq!(opened.recovered.topics[0].partitions[0].shipped, disk.end());
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_claim_says_what_it_waits_for_and_takes_it_back() {
+    let world = World::in_memory(6);
+    let life = open(world.servers(i64::MAX), 1, true).await;
+    let topic = info(&life, true);
+    life.tier.put_topic(&topic).await.unwrap();
+    (0..3).for_each(|i| world.set_down(i, true));
+    let local = Double::new(some_disk(), Death::Never);
+    let _handle = local.ship(&life, &topic);
+    local.ship_all();
+    let waits = |status: &Status| status.problems.iter().any(|p| p.what.contains("3 of 6 answer"));
+    wait_for(&life, waits).await;
+    let what = life.tier.status().problems[0].what.clone();
+    assert!(what.contains("5 are needed") && what.contains("memory-1 ("), "{what}");
+    (0..3).for_each(|i| world.set_down(i, false));
+    assert!(local.is_complete().await);
+    wait_for(&life, Status::is_well).await;
+}
+
 #[tokio::test]
 async fn a_deleted_topic_is_gone_from_all_servers() {
     let world = World::in_memory(6);
@@ -491,7 +604,7 @@ async fn a_deleted_topic_is_gone_from_all_servers() {
     local.ship_all();
     assert!(local.is_complete().await);
     handle.stop().await;
-    life.tier.delete_topic(TOPIC).await;
+    told(&life, &topic).await.unwrap();
     for store in &world.stores {
         assert!(entries(&**store).await.is_empty());
     }
