@@ -56,6 +56,7 @@ mod topics;
 pub mod vdisk;
 pub mod vdisks;
 
+pub use crate::log::Within;
 pub use broker::{Adopted, Broker, NewTopic, TopicPlan};
 pub use catalogue::{
     AppendMark, ApplyError, Catalogue, DeletedTopic, EpochStart, Event, FragmentHead,

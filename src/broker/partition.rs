@@ -16,7 +16,7 @@ use super::epochs::{EpochEnd, epoch_end};
 use super::error::{AppendError, ReadError};
 use super::metrics::Metrics;
 use super::topic_config::{TimestampType, TopicOptions};
-use crate::log::{self, Log, ProducerStates, Reader, Verdict};
+use crate::log::{self, Log, ProducerStates, Reader, Verdict, Within};
 use crate::record::{self, BatchHeader};
 use crate::tier::ShipHandle;
 use crate::types::{
@@ -403,7 +403,23 @@ impl Partition {
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
-    pub async fn read(&self, from: Offset, max_bytes: usize) -> Result<Bytes, ReadError> {
+    pub async fn read(&self, from: Offset, mut max_bytes: usize) -> Result<Bytes, ReadError> {
+        loop {
+            match self.read_within(from, max_bytes).await? {
+                Within::Batches(bytes) => return Ok(bytes),
+                Within::TooLong { batch_bytes } => max_bytes = batch_bytes,
+            }
+        }
+    }
+
+    /// As [`Partition::read`], but never more than `max_bytes`: for a caller that holds memory for so many.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn read_within(&self, from: Offset, max_bytes: usize) -> Result<Within, ReadError> {
         let marks = self.watermarks();
         if self.is_deleted() {
             return Err(ReadError::Deleted);
@@ -416,20 +432,34 @@ impl Partition {
             });
         }
         if from == marks.high_watermark {
-            return Ok(Bytes::new());
+            return Ok(Within::Batches(Bytes::new()));
         }
         if from < marks.local_start {
-            return self.cold()?.read(from, marks.local_start, max_bytes).await;
+            return self.read_cold(from, marks.local_start, max_bytes).await;
         }
         let reader = self.reader();
-        let result = blocking(move || reader.read(from, marks.high_watermark, max_bytes)).await?;
+        let upto = marks.high_watermark;
+        let result = blocking(move || reader.read_within(from, upto, max_bytes)).await?;
         match result {
             // Local segments were deleted between the look at the watermarks and the read.
             Err(log::Error::OutOfRange { .. }) if self.watermarks().local_start > from => {
-                let upto = self.watermarks().local_start;
-                self.cold()?.read(from, upto, max_bytes).await
+                self.read_cold(from, self.watermarks().local_start, max_bytes).await
             }
             other => other.map_err(ReadError::from),
+        }
+    }
+
+    /// The tier holds whole fragments in memory of its own, so a batch that is too long costs nothing here.
+    async fn read_cold(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+    ) -> Result<Within, ReadError> {
+        let bytes = self.cold()?.read(from, upto, max_bytes).await?;
+        match BatchHeader::parse(&bytes).map(|first| first.total_bytes()) {
+            Ok(batch_bytes) if batch_bytes > max_bytes => Ok(Within::TooLong { batch_bytes }),
+            Ok(_) | Err(_) => Ok(Within::Batches(bytes)),
         }
     }
 

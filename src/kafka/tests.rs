@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use super::context::Shared;
 use super::{Advertised, Config, FrontEnd, Listener};
-use crate::broker::{self, Adopted, Broker, DataDir};
+use crate::broker::{self, Adopted, Broker, DataDir, NewTopic};
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::record::{BatchBuilder, Batches};
@@ -49,6 +49,11 @@ struct Server {
     serving: Option<JoinHandle<()>>,
     broker: Arc<Broker>,
     shared: Arc<Shared>,
+}
+
+impl Config {
+    /// Little for fetched data, so that it runs short.
+    const TEST: Self = Self { fetch_memory_bytes: 1 << 20, arriving_memory_bytes: ARRIVING };
 }
 
 /// A broker on the simulated disk.
@@ -76,16 +81,14 @@ impl Server {
     }
 
     async fn start_on(disk: &SimDisk) -> Self {
-        Self::open(disk, Config { fetch_memory_bytes: 1 << 20, arriving_memory_bytes: ARRIVING })
-            .await
+        Self::of(open_broker(disk), Config::TEST).await
     }
 
     async fn with(config: Config) -> Self {
-        Self::open(&SimDisk::new(), config).await
+        Self::of(open_broker(&SimDisk::new()), config).await
     }
 
-    async fn open(disk: &SimDisk, config: Config) -> Self {
-        let broker = open_broker(disk);
+    async fn of(broker: Arc<Broker>, config: Config) -> Self {
         let front_end = FrontEnd::new(Arc::clone(&broker), config, &mut Registry::default());
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -513,6 +516,61 @@ async fn frames_arrive_also_when_their_memory_is_used_up() {
 }
 
 #[tokio::test]
+async fn a_batch_longer_than_the_memory_left_waits_for_it() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create("t", 2).await;
+    let value = "x".repeat(500_000);
+    for index in 0..2 {
+        client.call(9, &produce(-1, &[("t", index, batch(&[&value]))])).await;
+    }
+    let all_memory = server.shared.fetched.reserve(usize::MAX).await;
+    client.send(4, &fetch("t", &[(0, 0), (1, 0)]).with_max_bytes(1)).await;
+    let early = timeout(Duration::from_millis(200), client.socket.peek(&mut [0])).await;
+    assert!(early.is_err(), "half a megabyte was read without memory for it");
+    drop(all_memory);
+    let (_, fetched) = client.receive::<FetchRequest>(4).await;
+    assert_eq!(offsets(&fetched), [vec![0], vec![]]);
+}
+
+#[tokio::test]
+async fn a_fetch_that_cannot_grow_does_not_wait() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create("t", 1).await;
+    for _ in 0..2 {
+        client.call(9, &produce(-1, &[("t", 0, batch(&["a"]))])).await;
+    }
+    let size = i32::try_from(batch(&["a"]).len()).unwrap();
+    let both = fetch("t", &[(0, 0)]).with_max_bytes(2 * size - 1).with_min_bytes(2 * size - 1);
+    assert_eq!(offsets(&client.call(4, &both).await), [[0]], "the answer holds one of them");
+}
+
+#[tokio::test]
+async fn who_waits_for_data_holds_no_memory_but_for_what_was_read() {
+    let server = Server::start().await;
+    let mut writer = server.client().await;
+    writer.create("t", 2).await;
+    let size = batch(&["a"]).len();
+    writer.call(9, &produce(-1, &[("t", 1, batch(&["a"]))])).await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let mut client = server.client().await;
+        let patient = fetch("t", &[(0, 0), (1, 0)]).with_min_bytes(2 * size as i32);
+        client.send(4, &patient).await;
+        waiting.push(client);
+    }
+    let metrics = &server.shared.metrics;
+    until("five waiting fetches", || metrics.fetches_waiting() == 5).await;
+    assert!(server.shared.fetched.free_bytes() >= (1 << 20) - 5 * 1024);
+    writer.call(9, &produce(-1, &[("t", 0, batch(&["b"]))])).await;
+    for client in &mut waiting {
+        assert_eq!(offsets(&client.receive::<FetchRequest>(4).await.1), [[0], [0]]);
+    }
+    until("all memory", || server.shared.fetched.free_bytes() == 1 << 20).await;
+}
+
+#[tokio::test]
 async fn fetch_errors() {
     let server = Server::start().await;
     let mut client = server.client().await;
@@ -523,18 +581,29 @@ async fn fetch_errors() {
     assert_eq!(errors(&client.call(4, &fetch("t", &[(1, 0)])).await), [3]);
     assert_eq!(errors(&client.call(4, &fetch("u", &[(0, 0)])).await), [3]);
     assert_eq!(errors(&client.call(13, &fetch("t", &[(0, 0)])).await), [100]);
-    let epoch = {
-        let all = client.call(9, &MetadataRequest::default().with_topics(None)).await;
-        all.topics[0].partitions[0].leader_epoch
-    };
-    for (epoch, code) in [(epoch - 1, if epoch == 0 { 0 } else { 74 }), (epoch + 1, 75), (epoch, 0)]
-    {
+    let incremental = fetch("t", &[(0, 0)]).with_session_id(7).with_session_epoch(3);
+    assert_eq!(client.call(11, &incremental).await.error_code, 70);
+}
+
+#[tokio::test]
+async fn a_fetch_in_another_epoch_than_the_leaders_is_refused() {
+    let disk = SimDisk::new();
+    let broker = open_broker(&disk);
+    let topic =
+        broker.create_topic(NewTopic { name: "t".to_owned(), partitions: 1, options: Vec::new() });
+    topic.await.unwrap();
+    // A start that no clean stop preceded raises the epoch.
+    let crashed = open_broker(&disk.crash(1));
+    broker.stop();
+    let server = Server::of(crashed, Config::TEST).await;
+    let mut client = server.client().await;
+    let all = client.call(9, &MetadataRequest::default().with_topics(None)).await;
+    assert_eq!(all.topics[0].partitions[0].leader_epoch, 1);
+    for (epoch, code) in [(0, 74), (1, 0), (2, 75), (-1, 0)] {
         let mut request = fetch("t", &[(0, 0)]).with_max_wait_ms(0);
         request.topics[0].partitions[0].current_leader_epoch = epoch;
         assert_eq!(errors(&client.call(9, &request).await), [code], "epoch {epoch}");
     }
-    let incremental = fetch("t", &[(0, 0)]).with_session_id(7).with_session_epoch(3);
-    assert_eq!(client.call(11, &incremental).await.error_code, 70);
 }
 
 #[tokio::test]
@@ -826,13 +895,10 @@ async fn stopping_answers_the_long_poll_and_waits_for_the_connections() {
     let mut client = server.client().await;
     client.create("t", 1).await;
     client.send(4, &fetch("t", &[(0, 0)])).await;
-    // The poll waits once another connection has been served behind it.
-    server.client().await.call(0, &ApiVersionsRequest::default()).await;
+    until("a waiting fetch", || server.shared.metrics.fetches_waiting() == 1).await;
     server.stop.cancel();
-    let mut answer = timeout(PATIENCE, client.frame()).await.unwrap();
-    if let Some(frame) = &mut answer {
-        assert_eq!(frame.get_i32(), 2);
-    }
+    let (id, fetched) = client.receive::<FetchRequest>(4).await;
+    assert_eq!((id, offsets(&fetched)), (2, vec![vec![]]));
     timeout(PATIENCE, server.serving.take().unwrap()).await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
 }

@@ -74,4 +74,4 @@ pub use config::Config;
 pub use error::{Error, Fault, MetaFault};
 pub use log::{Dirty, Log, SegmentInfo};
 pub use producer_state::{ProducerError, ProducerSnapshot, ProducerStates, Verdict};
-pub use reader::{Reader, Timestamped};
+pub use reader::{Reader, Timestamped, Within};

@@ -15,6 +15,18 @@ use crate::types::limits::RECORD_BATCH_BYTES;
 /// A record found by its timestamp: offset, timestamp in milliseconds, leader epoch of its batch.
 pub type Timestamped = (Offset, i64, i32);
 
+/// What [`Reader::read_within`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Within {
+    /// Whole batches in order; none where the log has none.
+    Batches(Bytes),
+    /// The first batch alone is longer. Nothing was read.
+    TooLong {
+        /// Its length.
+        batch_bytes: usize,
+    },
+}
+
 /// A log as it was when the reader was taken: what was appended later is not seen, what was deleted later is.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -45,20 +57,49 @@ impl Reader {
     /// [`Error::OutOfRange`] unless `start_offset() <= from <= end_offset()`. [`Error::Damaged`] if the batch with
     /// `from` is damaged; reading on from its `to` works. [`Error::Io`].
     pub fn read(&self, from: Offset, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
+        match self.first(from, upto)? {
+            Some((view, first)) => Self::read_at(view, first, upto, max_bytes),
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    /// As [`Reader::read`], but never more than `max_bytes`.
+    ///
+    /// # Errors
+    /// As of [`Reader::read`].
+    pub fn read_within(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+    ) -> Result<Within, Error> {
+        let Some((view, first)) = self.first(from, upto)? else {
+            return Ok(Within::Batches(Bytes::new()));
+        };
+        let batch_bytes = first.header.total_bytes();
+        if batch_bytes > max_bytes {
+            return Ok(Within::TooLong { batch_bytes });
+        }
+        Self::read_at(view, first, upto, max_bytes).map(Within::Batches)
+    }
+
+    /// The batch that has `from`, if it lies below `upto`.
+    fn first(&self, from: Offset, upto: Offset) -> Result<Option<(&View, Found)>, Error> {
         let (start, end) = (self.start, self.end);
         if from < start || from > end {
             return Err(Error::OutOfRange { requested: from, start, end });
         }
         if from >= upto.min(end) {
-            return Ok(Bytes::new());
+            return Ok(None);
         }
         let Some(view) = self.view_of(from) else {
             return Err(Error::OutOfRange { requested: from, start, end });
         };
         let first = view.locate_surely(from)?;
-        if first.header.next_offset() > upto {
-            return Ok(Bytes::new());
-        }
+        Ok((first.header.next_offset() <= upto).then_some((view, first)))
+    }
+
+    fn read_at(view: &View, first: Found, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
         let least = first.header.total_bytes();
         let left = usize::try_from(view.bytes - first.position).unwrap_or(usize::MAX);
         let length = max_bytes.clamp(least, RECORD_BATCH_BYTES.max(least)).min(left);

@@ -3,14 +3,16 @@
 //! Differs from Kafka: no sessions (every answer says session 0, which KIP-227 allows, and an incremental request is
 //! `FETCH_SESSION_ID_NOT_FOUND`, upon which clients send a full one); no preferred replica; the last stable offset is the
 //! high watermark until there are transactions; a partition named several times is answered once, as named first; no wait
-//! is longer than [`limits::KAFKA_FETCH_WAIT_MS`].
+//! is longer than [`limits::KAFKA_FETCH_WAIT_MS`], and none goes on once the answer cannot hold the next batch.
 //!
 //! Limits of the request and of each partition are soft (KIP-74): the first partition with data gives one whole batch at
 //! least, later ones give nothing that does not fit. Batches are sent as stored, and only whole ones.
 //!
 //! The answer waits until there are enough bytes, the time is over, a partition has an error, or the server stops. What
 //! was read while waiting is kept, so each byte is read once however often the wait is interrupted. The request's own memory is
-//! given back before; a fetch of more partitions than there is memory for does not wait.
+//! given back before; a fetch of more partitions than there is memory for does not wait. Memory for data is taken when there is
+//! something to read, so that those who wait have only what they have read. A first batch that is longer than what could be
+//! taken waits for memory of its own, ten seconds; then the answer is empty.
 //!
 //! A client that says in which epoch it read its last record is told where that epoch ends, instead of being given
 //! data, when it stands behind that end or when the epoch has no records here: it then knows what it has to read anew.
@@ -41,11 +43,11 @@ use kafka_protocol::messages::fetch_response::{
 };
 use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName as WireName};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::shared::{check_epoch, first_error, partition, text, topic_by_id, topic_by_name};
-use crate::broker::{EpochEnd, Partition, ReadError, Topic};
+use crate::broker::{EpochEnd, Partition, ReadError, Topic, Within};
 use crate::kafka::context::Peer;
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure as _, Refusal};
@@ -61,6 +63,8 @@ const SESSIONS: i16 = 7;
 const READ_COMMITTED: i8 = 1;
 /// Reads of one request that run at the same time: those below the local start wait for shard servers.
 const SIDE_BY_SIDE: usize = 8;
+/// How long a first batch may wait for memory: others give theirs back in milliseconds, unless they read slowly.
+const MEMORY_WAIT: Duration = Duration::from_secs(10);
 /// Memory that a partition takes beside its data: as a target, and in the answer as a struct and encoded.
 const TARGET_BYTES: usize = size_of::<Target>() + size_of::<PartitionData>() + 64;
 
@@ -123,6 +127,10 @@ struct Poll {
     deadline: Instant,
     topics: Vec<(WireName, Uuid)>,
     targets: Vec<Target>,
+    /// For what was read, and while reading for what may be.
+    memory: Reservation,
+    /// The next batch of some partition has no room any more.
+    full: bool,
 }
 
 /// One partition of a fetch.
@@ -188,30 +196,14 @@ impl Target {
             || (self.max_bytes == 0 && !self.data.is_empty())
     }
 
-    /// Takes the result of one read; `fits` bytes may be taken, and any number if nothing was taken before.
-    /// Returns how many were.
-    fn take(
-        &mut self,
-        read: Result<Bytes, ReadError>,
-        fits: usize,
-        first: bool,
-        by_id: bool,
-    ) -> usize {
-        match read {
-            Ok(bytes) if bytes.len() > fits && !first => 0,
-            Ok(bytes) => {
-                let next = Batches::new(&bytes).filter_map(Result::ok).last();
-                let Some((header, _)) = next else { return 0 };
-                self.next = header.next_offset();
-                let taken = bytes.len();
-                self.data.push(bytes);
-                taken
-            }
-            Err(error) => {
-                self.fail(&error, by_id);
-                0
-            }
-        }
+    /// Takes what was read. Returns how many bytes that is.
+    fn take(&mut self, batches: Bytes) -> usize {
+        let last = Batches::new(&batches).filter_map(Result::ok).last();
+        let Some((header, _)) = last else { return 0 };
+        self.next = header.next_offset();
+        let taken = batches.len();
+        self.data.push(batches);
+        taken
     }
 
     /// What was read before the failure is answered first; the failure will show itself again.
@@ -280,6 +272,8 @@ impl Poll {
             deadline: Instant::now() + wait(request.max_wait_ms),
             topics: Vec::new(),
             targets: Vec::new(),
+            memory: Reservation::default(),
+            full: false,
         };
         let mut places: HashMap<(WireName, Uuid), usize> = HashMap::new();
         let mut seen = HashSet::new();
@@ -320,13 +314,10 @@ impl Poll {
     async fn run(mut self, peer: &Peer) -> (FetchResponse, Reservation) {
         let by_id = self.version >= TOPIC_IDS;
         let partitions = self.hold(peer);
-        let mut memory =
-            peer.shared.fetched.reserve_up_to(self.max_bytes, limits::KAFKA_FETCH_FLOOR_BYTES);
-        let mut room = memory.bytes();
         loop {
             self.targets.iter_mut().for_each(|target| target.check(by_id));
-            self.read(&mut room, by_id).await;
-            if self.is_ready(room) || peer.stop.is_cancelled() {
+            self.read(peer, by_id).await;
+            if self.is_ready() || peer.stop.is_cancelled() {
                 break;
             }
             let deadline = self.deadline;
@@ -337,8 +328,7 @@ impl Poll {
                 () = peer.stop.cancelled() => break,
             }
         }
-        let bytes = self.bytes();
-        memory.shrink_to(bytes);
+        let mut memory = std::mem::take(&mut self.memory);
         memory.absorb(partitions);
         (self.answer(), memory)
     }
@@ -347,44 +337,115 @@ impl Poll {
         self.targets.iter().map(Target::bytes).sum()
     }
 
-    fn is_ready(&self, room: usize) -> bool {
+    fn is_ready(&self) -> bool {
         self.targets.is_empty()
-            || room == 0
+            || self.full
             || self.bytes() >= self.min_bytes
             || Instant::now() >= self.deadline
             || self.targets.iter().any(Target::is_over)
     }
 
-    /// Reads what is new, in the order of the request and several partitions side by side. `room` is what the answer
-    /// may still grow by; each read takes its share before it begins and gives back what it did not use.
-    async fn read(&mut self, room: &mut usize, by_id: bool) {
+    /// Reads what is new. Takes memory for it before, and gives back what was not used.
+    async fn read(&mut self, peer: &Peer, by_id: bool) {
+        if self.targets.iter().all(|target| target.wish().is_none()) {
+            return;
+        }
+        let held = self.bytes();
+        // Once only: a poll that woke often could else gather any amount of it.
+        let floor = if held == 0 { limits::KAFKA_FETCH_FLOOR_BYTES } else { 0 };
+        let wanted = self.max_bytes.saturating_sub(held);
+        self.memory.absorb(peer.shared.fetched.reserve_up_to(wanted, floor));
+        loop {
+            let before = self.bytes();
+            let goes_on = match self.read_within(by_id).await {
+                Some((place, batch_bytes)) => self.read_long(peer, place, batch_bytes, by_id).await,
+                // A read ends with its segment or fragment, and more may follow.
+                None => !self.full && (before + 1..self.min_bytes).contains(&self.bytes()),
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        self.memory.shrink_to(self.bytes());
+    }
+
+    /// Reads in the order of the request and several partitions side by side. Each read takes its share of the room before
+    /// it begins and gives back what it did not use. Returns place and length of a first batch that is longer than its
+    /// share, while nothing else was taken.
+    async fn read_within(&mut self, by_id: bool) -> Option<(usize, usize)> {
         let mut bytes = self.bytes();
-        let wishes: Vec<_> = self
-            .targets
-            .iter()
-            .enumerate()
-            .filter_map(|(place, target)| Some((place, target.wish()?)))
-            .collect();
+        let mut room = self.max_bytes.min(self.memory.bytes()).saturating_sub(bytes);
+        let wishes = self.targets.iter().enumerate();
+        let wishes: Vec<_> =
+            wishes.filter_map(|(place, target)| Some((place, target.wish()?))).collect();
         let mut wishes = wishes.into_iter().peekable();
         let mut running = FuturesOrdered::new();
         loop {
             while running.len() < SIDE_BY_SIDE {
-                let may = *room > 0 || (bytes == 0 && running.is_empty());
+                let may = room > 0 || (bytes == 0 && running.is_empty());
                 let Some((place, (partition, from, limit))) = wishes.next_if(|_| may) else {
                     break;
                 };
-                let share = limit.min(*room);
-                *room -= share;
+                let share = limit.min(room);
+                room -= share;
                 running.push_back(async move {
-                    (place, share, partition.read(from, share.max(1)).await)
+                    (place, share, partition.read_within(from, share).await)
                 });
             }
             let Some((place, share, read)) = running.next().await else { break };
             let Some(target) = self.targets.get_mut(place) else { break };
-            let taken = target.take(read, share, bytes == 0, by_id);
+            let taken = match read {
+                Ok(Within::TooLong { batch_bytes }) if bytes == 0 => {
+                    // To its end, because what is read takes memory that is held for it here.
+                    while running.next().await.is_some() {}
+                    return Some((place, batch_bytes));
+                }
+                Ok(Within::TooLong { .. }) => {
+                    self.full = true;
+                    0
+                }
+                Ok(Within::Batches(batches)) => target.take(batches),
+                Err(error) => {
+                    target.fail(&error, by_id);
+                    0
+                }
+            };
             bytes += taken;
-            // A first batch longer than its share takes from what the others could have had.
-            *room = (*room + share).saturating_sub(taken);
+            room += share - taken;
+        }
+        self.full |= room == 0;
+        None
+    }
+
+    /// Reads a first batch that is longer than its share, with memory for all of it. Whether there is reason to go on.
+    async fn read_long(
+        &mut self,
+        peer: &Peer,
+        place: usize,
+        batch_bytes: usize,
+        by_id: bool,
+    ) -> bool {
+        if batch_bytes > self.memory.bytes() {
+            // Nothing is held meanwhile: two who wait could else wait for each other.
+            self.memory = Reservation::default();
+            tokio::select! {
+                memory = peer.shared.fetched.reserve(batch_bytes) => self.memory = memory,
+                () = sleep(MEMORY_WAIT) => {}
+                () = peer.stop.cancelled() => {}
+            }
+        }
+        self.full |= batch_bytes > self.memory.bytes();
+        let wish = self.targets.get(place).and_then(Target::wish).filter(|_| !self.full);
+        let Some((partition, from, _)) = wish else { return false };
+        let read = partition.read_within(from, batch_bytes).await;
+        let Some(target) = self.targets.get_mut(place) else { return false };
+        match read {
+            Ok(Within::Batches(batches)) => target.take(batches) > 0,
+            Ok(Within::TooLong { .. }) => false,
+            Err(error) => {
+                target.fail(&error, by_id);
+                true
+            }
         }
     }
 

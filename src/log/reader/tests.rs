@@ -59,6 +59,25 @@ fn read_around(reader: &Reader) -> (Vec<Piece>, Vec<(Offset, Offset)>) {
     (pieces, damaged)
 }
 
+#[test]
+fn a_read_within_a_bound_gives_no_byte_more() {
+    let temp = tempfile::tempdir().unwrap();
+    let (log, model) = filled(&temp.path().join("t-3"));
+    let (reader, end) = (log.reader(), log.reader().end_offset());
+    let first = &model.0[0].bytes[..];
+    let too_long = Within::TooLong { batch_bytes: first.len() };
+    for max_bytes in [0, 1, first.len() - 1] {
+        assert_eq!(reader.read_within(1, end, max_bytes).unwrap(), too_long);
+    }
+    let two = [first, &model.0[1].bytes].concat();
+    for (max_bytes, found) in [(first.len(), first), (two.len() - 1, first), (two.len(), &two)] {
+        let read = reader.read_within(1, end, max_bytes).unwrap();
+        assert_eq!(read, Within::Batches(found.to_vec().into()), "{max_bytes}");
+    }
+    assert_eq!(reader.read_within(end, end, 0).unwrap(), Within::Batches(Bytes::new()));
+    assert_eq!(reader.read_within(1, 1, 0).unwrap(), Within::Batches(Bytes::new()));
+}
+
 /// Each byte of a batch's header, and one of its body, damaged in the middle of a segment: never a wrong byte, the range is
 /// named, and all other batches of the partition stay readable. The leader epoch alone is unguarded here.
 #[test]
