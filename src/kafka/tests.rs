@@ -807,7 +807,16 @@ async fn topics_are_created_and_deleted_one_by_one() {
     let names = ["a", "a", "z"].map(|name| words(name).into()).to_vec();
     let deleted = client.call(5, &DeleteTopicsRequest::default().with_topic_names(names)).await;
     let codes: Vec<_> = deleted.responses.iter().map(|topic| topic.error_code).collect();
-    assert_eq!(codes, [0, 42, 3]);
+    assert_eq!(codes, [42, 42, 3]);
+    assert!(server.broker.topic("a").is_some(), "what is named twice is not deleted");
+    let id = Uuid::from_bytes(*server.broker.topic("a").unwrap().id().as_bytes());
+    let by_id = DeleteTopicState::default().with_name(None).with_topic_id(id);
+    let by_name = DeleteTopicState::default().with_name(Some(words("a").into()));
+    let both = DeleteTopicsRequest::default().with_topics(vec![by_name, by_id]);
+    let deleted = client.call(6, &both).await;
+    assert!(deleted.responses.iter().all(|topic| topic.error_code == 42), "by name and by id");
+    let once = DeleteTopicsRequest::default().with_topic_names(vec![words("a").into()]);
+    assert_eq!(client.call(5, &once).await.responses[0].error_code, 0);
 }
 
 #[tokio::test]

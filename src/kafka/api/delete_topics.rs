@@ -1,7 +1,7 @@
 //! DeleteTopics (key 20), versions 1 to 6.
 //!
 //! Differs from Kafka: the timeout is not looked at, deleting waits for one sync only. A topic is gone from every
-//! answer once this one is sent.
+//! answer once this one is sent. One that is named twice, be it by name and by id, is refused each time and stays.
 //!
 //! | version | change |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | 5 | an error message per topic |
 //! | 6 | topics by name or by id (KIP-516) |
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use crate::broker::{Broker, Topic};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
 use crate::task;
+use crate::types::TopicId;
 
 /// See the module's page.
 pub struct DeleteTopics;
@@ -35,11 +36,22 @@ impl Api for DeleteTopics {
         let broker = Arc::clone(call.peer.broker());
         // In a task of its own, so that a connection that closes does not leave a deletion half done.
         let work = task::spawn("delete topics", async move {
-            let mut seen = HashSet::new();
-            let mut results = Vec::new();
-            for wanted in wanted(&request) {
-                let first = seen.insert((wanted.name.clone(), wanted.topic_id));
-                results.push(delete(&broker, wanted, first).await);
+            let found: Vec<_> = wanted(&request)
+                .into_iter()
+                .map(|wanted| (find(&broker, &wanted), wanted))
+                .collect();
+            let mut count: HashMap<TopicId, usize> = HashMap::new();
+            for topic in found.iter().filter_map(|(topic, _)| topic.as_ref().ok()) {
+                *count.entry(topic.id()).or_default() += 1;
+            }
+            let mut results = Vec::with_capacity(found.len());
+            for (topic, wanted) in found {
+                let once = |topic: &Arc<Topic>| count.get(&topic.id()) == Some(&1);
+                results.push(match topic {
+                    Ok(topic) if !once(&topic) => refused(wanted, &Refusal::Duplicate),
+                    Ok(topic) => delete(&broker, &topic, wanted).await,
+                    Err(refusal) => refused(wanted, &refusal),
+                });
             }
             results
         });
@@ -81,16 +93,9 @@ fn find(broker: &Broker, wanted: &DeleteTopicState) -> Result<Arc<Topic>, Refusa
 
 async fn delete(
     broker: &Arc<Broker>,
+    topic: &Topic,
     wanted: DeleteTopicState,
-    first: bool,
 ) -> DeletableTopicResult {
-    if !first {
-        return refused(wanted, &Refusal::Duplicate);
-    }
-    let topic = match find(broker, &wanted) {
-        Ok(topic) => topic,
-        Err(refusal) => return refused(wanted, &refusal),
-    };
     match broker.delete_topic(topic.id()).await {
         Ok(()) => DeletableTopicResult::default()
             .with_name(Some(text(topic.name()).into()))
