@@ -30,7 +30,7 @@ impl ErrorCode {
         Self(wire)
     }
 
-    /// Whether this is none, so that `codes.find(is_error)` reads well.
+    /// Whether it is any but [`ErrorCode::NONE`].
     pub fn is_error(self) -> bool {
         self != Self::NONE
     }

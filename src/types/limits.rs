@@ -92,7 +92,7 @@ pub const TOPIC_PARTITIONS: i32 = 1_000;
 /// See [`TOPIC_PARTITIONS`].
 pub const BROKER_PARTITIONS: usize = 20_000;
 
-/// Connections of one listener at the same time.
+/// Connections to all listeners of one front end together.
 pub const CONNECTIONS: usize = 10_000;
 
 /// Idempotent producers remembered per partition, about 250 bytes each. A well-behaved cluster has one per writing

@@ -16,10 +16,9 @@
 //! * every count times the element's least encoded size, and every length, was within the bytes left;
 //! * null stands only where the schema has it;
 //! * varints take at most 5 bytes and 32 bits, and a tagged field is exactly as long as it says;
-//! * the decoded form takes at most [`crate::types::limits::KAFKA_DECODED_REQUEST_BYTES`] beside the frame;
-//! * nothing follows the body.
+//! * the decoded form takes at most [`crate::types::limits::KAFKA_DECODED_REQUEST_BYTES`] beside the frame.
 //!
-//! What the guard does not look at: UTF-8, ranges of numbers, record batches.
+//! What the guard does not look at: UTF-8, ranges of numbers, record batches, what follows the body (some clients leave bytes there).
 //!
 //! Where to look next: [`FrameReader`] and [`peek`] in `frame`, [`guard`], the table in `requests` (a row per field; to
 //! serve another request is to add its rows there), the kinds of rows in `schema`.
