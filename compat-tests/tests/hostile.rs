@@ -361,6 +361,23 @@ fn the_kafka_port_outlives_hostile_bytes() -> Result<()> {
     scene.survives("half-sent large requests", |address, _, witness| {
         hold(address, witness, 50, || begun(100 << 20, 200_000))
     })?;
+    scene.survives("announced megabytes", |address, _, witness| {
+        hold(address, witness, 200, || begun(4 << 20, 70_000))
+    })?;
+    scene.survives("a topic named again and again", |address, _, _| {
+        let names = (0..40_000).fold(Fields::new().i32(40_000), |body, _| body.text("witness"));
+        let request = framed(&request(3, 1, 1, &names.done()));
+        let ask = |_| {
+            let (address, request) = (address.to_owned(), request.clone());
+            thread::spawn(move || say(&address, &request).map(|answer| answer.len()))
+        };
+        let asked: Vec<_> = (0..CLIENTS).map(ask).collect();
+        for answer in asked {
+            let bytes = answer.join().expect("a client does not panic")?;
+            ensure!((1..1000).contains(&bytes), "an answer of {bytes} bytes");
+        }
+        Ok(())
+    })?;
     scene.finish()
 }
 
