@@ -337,8 +337,9 @@ impl Thread {
             self.shared.lock().full = now_full;
             if now_full {
                 tracing::error!(
+                    path = %self.owned.data_dir.display(),
                     reserve_bytes = RESERVE_BYTES,
-                    "the disk is full: nothing is appended until there is room"
+                    "the disk is full: nothing is appended until there is room; free space there or delete topics"
                 );
             } else {
                 tracing::info!("the disk has room again");

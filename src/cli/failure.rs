@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use crate::client::{Error as TlogError, KafkaError, PlayError};
 use crate::tier::{FetchError, OpenError};
+use crate::types::in_words;
 
 /// The exit code, see the module page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +33,7 @@ impl Failure {
 
     /// Of an error and all its sources, in one line.
     pub(super) fn of(exit: Exit, error: &dyn StdError) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self { exit, message }
+        Self { exit, message: in_words(error) }
     }
 
     /// Says what was done when it happened.

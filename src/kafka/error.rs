@@ -56,18 +56,6 @@ impl fmt::Display for ErrorCode {
 pub trait Failure: std::error::Error {
     /// Its code.
     fn code(&self) -> ErrorCode;
-
-    /// What a client is told beside the code: the failure and its causes.
-    fn explanation(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// What this front end itself refuses, before or instead of asking the broker.
@@ -258,7 +246,7 @@ impl Failure for ProducerIdError {
 mod tests {
     use super::*;
     use crate::record;
-    use crate::types::TopicName;
+    use crate::types::{TopicName, in_words};
 
     const REFUSALS: [(Refusal, i16); 24] = [
         (Refusal::Internal, -1),
@@ -291,7 +279,7 @@ mod tests {
         assert_eq!(failure.code().wire(), code, "{failure}");
         let known = code.err().map(|code| code.is_retriable());
         assert_eq!(known, Some(retried), "{failure}");
-        assert!(!failure.explanation().ends_with('.'), "{failure}");
+        assert!(!in_words(failure).ends_with('.'), "{failure}");
     }
 
     #[test]
@@ -316,7 +304,7 @@ mod tests {
         check(&AppendError::DiskFull, 56, true);
         check(&AppendError::Busy, 7, true);
         check(&AppendError::Stopping, 7, true);
-        assert!(AppendError::InvalidRecord(magic()).explanation().contains("magic 1"));
+        assert!(in_words(&AppendError::InvalidRecord(magic())).contains("magic 1"));
     }
 
     /// `Storage`, here and below, holds an error of a layer that a front end does not name; its arm is that of damage

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::HostPort;
+use crate::types::in_words;
 
 /// Why the server ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,7 @@ pub enum Error {
         holder: String,
     },
     /// The data directory cannot be used.
-    #[error("data directory {path}: {source}; it must be a directory that this user may write", path = .path.display())]
+    #[error("data directory {path}: {source}; it must be a directory that this user may write, on a file system with room", path = .path.display())]
     DataDir {
         /// The path at fault.
         path: PathBuf,
@@ -48,13 +49,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A part refuses the configuration.
-    #[error("{source}")]
+    #[error("{}", in_words(.source.as_ref()))]
     Refused {
         /// Which setting and why, with the cure.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A part cannot start.
-    #[error("{part}: {source}")]
+    #[error("{part}: {}", in_words(.source.as_ref()))]
     Part {
         /// Which part.
         part: &'static str,

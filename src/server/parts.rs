@@ -1,5 +1,6 @@
 //! The parts that this server is made of.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -68,8 +69,29 @@ fn refused(error: broker::OpenError) -> Error {
             Error::Refused { source: error.into() }
         }
         error @ broker::OpenError::WrongKey { .. } => part("data directory", 12, error),
-        error @ broker::OpenError::Io { .. } => part("broker", 1, error),
-        error => part("broker", 2, error),
+        error => match file_system_error(&error).map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => part(
+                "broker: no room to recover; nothing is lost, free some space and start again",
+                1,
+                error,
+            ),
+            // What the disk gives of a file that is shorter or longer than it may be.
+            None | Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                part("broker", 2, error)
+            }
+            Some(_) => part("broker", 1, error),
+        },
+    }
+}
+
+/// The system's refusal at the bottom of an error: then nothing is known to be damaged.
+fn file_system_error(error: &broker::OpenError) -> Option<&io::Error> {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    loop {
+        match cause.downcast_ref() {
+            Some(io) => return Some(io),
+            None => cause = cause.source()?,
+        }
     }
 }
 
@@ -158,4 +180,30 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_damage_and_every_cause_is_said() {
+        let full = broker::OpenError::Io {
+            op: "write",
+            path: "/data/x.index".to_owned(),
+            source: io::ErrorKind::StorageFull.into(),
+        };
+        let error = refused(full);
+        assert_eq!(error.exit_code(), 1);
+        let words = error.to_string();
+        for part in ["free some space", "/data/x.index", "no storage space"] {
+            assert!(words.contains(part), "{words}");
+        }
+        let short = broker::OpenError::Io {
+            op: "read",
+            path: String::new(),
+            source: io::ErrorKind::UnexpectedEof.into(),
+        };
+        assert_eq!(refused(short).exit_code(), 2);
+    }
 }

@@ -9,10 +9,9 @@ use super::encryption::TopicSecret;
 use super::fetcher::FetchError;
 use super::manifest::Manifest;
 use super::records::{HeadRecord, ManifestEntry};
-use super::servers::in_words;
 use super::store::Fence;
 use super::tier::Core;
-use crate::types::{LeaderEpoch, Offset, TopicPartition};
+use crate::types::{LeaderEpoch, Offset, TopicPartition, in_words};
 
 /// What the servers hold about a partition, verified.
 #[derive(Debug)]

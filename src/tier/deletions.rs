@@ -19,10 +19,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::records::TopicRecord;
-use super::servers::{Backoff, in_words};
+use super::servers::Backoff;
 use super::status::OwedDeletion;
 use super::tier::Core;
-use crate::types::{TopicId, TopicPartition};
+use crate::types::{TopicId, TopicPartition, in_words};
 
 /// Longest pause between two tries while enough servers are up and refuse.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -9,10 +9,10 @@ use super::catalogue::Fragments;
 use super::error::{FragmentError, ShardError, ShardFaults};
 use super::fragment::{OpenedFragment, Wanted, open_fragment, open_shard};
 use super::records::ManifestEntry;
-use super::servers::{Server, in_words};
+use super::servers::Server;
 use super::store::{ShardName, StoreError};
 use super::tier::Core;
-use crate::types::Offset;
+use crate::types::{Offset, in_words};
 
 /// A read below the local start that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

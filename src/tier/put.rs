@@ -9,11 +9,11 @@ use futures_util::future::{BoxFuture, try_join_all};
 use super::local::Local;
 use super::placement;
 use super::records::{HeadRecord, ManifestEntry};
-use super::servers::{Backoff, Standing, in_words};
+use super::servers::{Backoff, Standing};
 use super::status::Part;
 use super::store::{Fence, ShardName, ShardStore, StoreError, Writer};
 use super::tier::Core;
-use crate::types::TopicPartition;
+use crate::types::{TopicPartition, in_words};
 
 /// What no patience mends.
 #[derive(Debug)]

@@ -10,13 +10,12 @@ use super::error::RecordError;
 use super::fetcher::FetchError;
 use super::local::{Head, Run};
 use super::records::{ManifestEntry, TopicRecord};
-use super::servers::in_words;
 use super::shipper::{fold, until_fetched};
 use super::tier::{Core, OpenError};
 use super::waiting::{LISTING, Progress, Waiting};
 use crate::clock;
 use crate::log::ProducerStates;
-use crate::types::{CommitNumber, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::types::{CommitNumber, LeaderEpoch, Offset, TopicId, TopicPartition, in_words};
 
 /// Partitions that are read at the same time.
 const PARTITIONS_AT_ONCE: usize = 16;

@@ -25,7 +25,7 @@ use super::store::audit::{self, Findings};
 use super::store::{Reply, ServerReport, ShardStore, StoreError};
 use super::waiting::Waits;
 use crate::task;
-use crate::types::ClusterId;
+use crate::types::{ClusterId, in_words};
 
 /// Longest time for a report and the cluster's identity: a server that needs longer is of no use.
 const CHECK: Duration = Duration::from_secs(3);
@@ -473,16 +473,4 @@ fn last(server: &Server) -> Result<ServerReport, StoreError> {
         server: server.name().to_owned(),
         source: why.into(),
     })
-}
-
-/// An error with its causes.
-pub(super) fn in_words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words.push_str(": ");
-        words.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    words
 }

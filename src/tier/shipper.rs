@@ -30,7 +30,7 @@ use super::local::{AppendMark, Fact, Head, Intent, Local, Run, ShipState, Stoppi
 use super::producers::{FULL_EVERY, Producers};
 use super::put::{self, PutError};
 use super::records::{EntryState, HeadRecord, ManifestEntry};
-use super::servers::{Backoff, in_words};
+use super::servers::Backoff;
 use super::status::Part;
 use super::store::Fence;
 use super::tier::{Core, TopicInfo, topic_is_known};
@@ -39,7 +39,7 @@ use crate::clock;
 use crate::log;
 use crate::record::{BatchHeader, Batches};
 use crate::types::limits::ABANDONED_NUMBERS;
-use crate::types::{CommitNumber, LeaderEpoch, Offset, Sequence, Watermarks};
+use crate::types::{CommitNumber, LeaderEpoch, Offset, Sequence, Watermarks, in_words};
 
 /// Local bytes that are looked at in one go.
 const WINDOW: usize = 1024 * 1024;

@@ -23,14 +23,14 @@ use super::metrics::Metrics;
 use super::reader::TierReader;
 use super::rebuild::{self, Recovered};
 use super::records::TopicRecord;
-use super::servers::{Backoff, Servers, audit_for_ever, in_words};
+use super::servers::{Backoff, Servers, audit_for_ever};
 use super::shipper::Shipper;
 use super::status::{Board, Status};
 use super::store::audit::Finding;
 use super::store::{ReadOnlyStore, ShardStore};
 use super::waiting::{LISTING, Progress, Waiting};
 use crate::task;
-use crate::types::{ClusterId, DataDirId, Offset, TopicId, TopicPartition, Watermarks};
+use crate::types::{ClusterId, DataDirId, Offset, TopicId, TopicPartition, Watermarks, in_words};
 
 /// Memory of opened fragments.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;

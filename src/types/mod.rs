@@ -9,10 +9,12 @@ mod ids;
 pub mod limits;
 mod names;
 mod watermarks;
+mod words;
 
 pub use ids::{ClusterId, DataDirId, LeaderEpoch, ParseIdError, Sequence, TopicId, TopicPartition};
 pub use names::{InvalidTopicName, TopicName};
 pub use watermarks::Watermarks;
+pub use words::in_words;
 
 /// Number of a record in a partition, from 0 (vdisk topics: from 1).
 pub type Offset = i64;

@@ -14,6 +14,7 @@ use crate::client::error::Error;
 use crate::client::resend_buffer::ResendBuffer;
 use crate::record::vdisk::Block;
 use crate::tlog::protocol::{ClientMessage, Response as WireResponse, Status, Wire, take_frame};
+use crate::types::in_words;
 
 /// A clock that stands still while the user leaves responses unread: the server, which is not heard then, is not late.
 #[derive(Debug, Default)]
@@ -140,7 +141,7 @@ impl Conversation {
             };
             tracing::warn!(
                 vdisk = self.vdisk,
-                error = chain(&error),
+                error = in_words(&error),
                 "connection lost, reconnecting"
             );
             self.ends.progress.send_modify(|progress| progress.server = None);
@@ -410,7 +411,7 @@ impl Conversation {
                 match attached {
                     Ok(attached) => return Ok(attached),
                     Err(error) => {
-                        tracing::debug!(vdisk, server, error = chain(&error), "not attached");
+                        tracing::debug!(vdisk, server, error = in_words(&error), "not attached");
                         refusals += usize::from(error.is_final());
                         last = error;
                     }
@@ -444,17 +445,6 @@ impl Conversation {
             }
         }
     }
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

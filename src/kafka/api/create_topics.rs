@@ -28,7 +28,7 @@ use crate::broker::{self, Broker, NewTopic, TopicPlan};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
 use crate::task;
-use crate::types::limits;
+use crate::types::{in_words, limits};
 
 /// Kafka's number for an option that was set on the topic.
 const SOURCE_TOPIC: i8 = 1;
@@ -165,7 +165,7 @@ fn refused(name: WireName, failure: &impl Failure) -> CreatableTopicResult {
     CreatableTopicResult::default()
         .with_name(name)
         .with_error_code(failure.code().wire())
-        .with_error_message(Some(text(failure.explanation())))
+        .with_error_message(Some(text(in_words(failure))))
 }
 
 #[cfg(test)]

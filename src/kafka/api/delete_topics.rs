@@ -22,7 +22,7 @@ use crate::broker::{Broker, Topic};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
 use crate::task;
-use crate::types::TopicId;
+use crate::types::{TopicId, in_words};
 
 /// See the module's page.
 pub struct DeleteTopics;
@@ -109,7 +109,7 @@ fn refused(wanted: DeleteTopicState, failure: &impl Failure) -> DeletableTopicRe
         .with_name(wanted.name)
         .with_topic_id(wanted.topic_id)
         .with_error_code(failure.code().wire())
-        .with_error_message(Some(text(failure.explanation())))
+        .with_error_message(Some(text(in_words(failure))))
 }
 
 #[cfg(test)]

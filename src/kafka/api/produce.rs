@@ -30,6 +30,7 @@ use crate::broker::{AppendError, AppendResult, Broker, Origin, Topic};
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
 use crate::record::{self, BatchHeader, Compression};
+use crate::types::in_words;
 
 /// First version whose clients read zstd.
 const ZSTD: i16 = 7;
@@ -114,7 +115,7 @@ fn refused(index: i32, version: i16, failure: &impl Failure) -> PartitionProduce
         .with_index(index)
         .with_error_code(failure.code().wire())
         .with_base_offset(-1)
-        .with_error_message((version >= MESSAGES).then(|| text(failure.explanation())))
+        .with_error_message((version >= MESSAGES).then(|| text(in_words(failure))))
 }
 
 /// One partition's part of the request, its order fixed.
