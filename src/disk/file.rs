@@ -6,7 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::{Errno, ReadWriteFlags};
+
 use super::{Disk, DiskFile, Lock, OpenMode};
+
+/// The system's limit on parts in one call (`IOV_MAX`).
+const CALL_PARTS: usize = 1024;
 
 /// The operating system's files.
 #[derive(Debug, Default, Clone, Copy)]
@@ -108,24 +113,21 @@ impl DiskFile for File {
     }
 
     fn write_all_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        let mut parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let mut left = &mut parts[..];
-        let mut at = position;
-        IoSlice::advance_slices(&mut left, 0);
-        while !left.is_empty() {
-            // 1024 is the system's limit on parts in one call.
-            let batch = left.len().min(1024);
-            match rustix::io::pwritev(self, &left[..batch], at) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    at += written as u64;
-                    IoSlice::advance_slices(&mut left, written);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+        write_all(parts, position, |parts, at| rustix::io::pwritev(self, parts, at))
+    }
+
+    fn write_all_synced(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        // More would be several calls, and so several syncs.
+        if parts.len() <= CALL_PARTS {
+            match write_all(parts, position, |parts, at| {
+                rustix::io::pwritev2(self, parts, at, ReadWriteFlags::DSYNC)
+            }) {
+                Err(error) if does_not_know_dsync(&error) => {}
+                done => return done,
             }
         }
-        Ok(())
+        self.write_all_vectored_at(parts, position)?;
+        self.sync_data()
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -141,9 +143,96 @@ impl DiskFile for File {
     }
 }
 
+/// The file system has no such write, or the kernel no such call. Nothing was written then, and no sync failed.
+fn does_not_know_dsync(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::OPNOTSUPP | Errno::NOSYS))
+}
+
+/// Calls `write` until all of `parts` is written: with what is left after a short write, again after EINTR.
+fn write_all(
+    parts: &[IoSlice<'_>],
+    position: u64,
+    mut write: impl FnMut(&[IoSlice<'_>], u64) -> rustix::io::Result<usize>,
+) -> io::Result<()> {
+    let mut parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut left = &mut parts[..];
+    let mut at = position;
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        let batch = left.len().min(CALL_PARTS);
+        match write(&left[..batch], at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut left, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ten bytes in four parts through a system that answers by `script`; what arrived and what was asked of it.
+    fn scripted(script: &[Result<usize, Errno>]) -> (io::Result<()>, Vec<u8>, usize) {
+        let (mut arrived, mut answers) = (vec![0; 7], script.iter());
+        let parts = [&b"01"[..], b"", b"23456", b"789"].map(IoSlice::new);
+        let result = write_all(&parts, 7, |parts, at| {
+            assert_eq!(at, arrived.len() as u64);
+            let written = (*answers.next().expect("more calls than the script has"))?;
+            let bytes: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
+            arrived.extend(&bytes[..written]);
+            Ok(written)
+        });
+        (result, arrived.split_off(7), answers.len())
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_are_finished() {
+        for first in 1..10 {
+            let script = [Err(Errno::INTR), Ok(first), Err(Errno::INTR), Ok(10 - first)];
+            let (result, arrived, left) = scripted(&script);
+            assert_eq!((&arrived[..], left), (&b"0123456789"[..], 0));
+            result.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_write_that_does_not_go_on_is_an_error() {
+        let (result, arrived, _) = scripted(&[Ok(4), Ok(0)]);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WriteZero);
+        assert_eq!(arrived, b"0123");
+        let (result, _, _) = scripted(&[Ok(4), Err(Errno::NOSPC)]);
+        assert!(crate::disk::is_no_room(&result.unwrap_err()));
+    }
+
+    #[test]
+    fn only_a_missing_feature_leads_to_the_other_way_to_sync() {
+        for errno in [Errno::OPNOTSUPP, Errno::NOSYS] {
+            assert!(does_not_know_dsync(&errno.into()));
+        }
+        for errno in [Errno::IO, Errno::NOSPC, Errno::INTR, Errno::INVAL] {
+            assert!(!does_not_know_dsync(&errno.into()));
+        }
+    }
+
+    #[test]
+    fn a_synced_write_of_few_or_many_parts_arrives_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = FileDisk.open(&path, OpenMode::CreateNew).unwrap();
+        for count in [3, CALL_PARTS, CALL_PARTS + 1] {
+            let pieces: Vec<Vec<u8>> = (0..count).map(|i| vec![i as u8; i % 7]).collect();
+            let parts: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            file.write_all_synced(&parts, 0).unwrap();
+            assert!(FileDisk.read_all(&path, 1 << 20).unwrap() == pieces.concat());
+        }
+    }
 
     #[test]
     fn a_vectored_write_of_many_parts_arrives_whole() {

@@ -8,7 +8,8 @@
 //! * A new file is durable after [`DiskFile::sync`] **and** [`Disk::sync_dir`] of its directory.
 //! * A file is replaced by [`Disk::replace`] only: write a temporary, sync, rename, sync the directory.
 //! * After a failed sync nothing of that file is believed again: the page cache may show what the disk does not have.
-//! * EINTR and short writes are finished here and never seen by a caller.
+//! * EINTR and short writes are finished here and never seen by a caller. A write that cannot be finished is an error
+//!   (`WriteZero`).
 
 mod file;
 #[cfg(test)]
@@ -21,6 +22,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use file::FileDisk;
+
+/// Whether the call failed for want of room alone: the disk, or what is left to this user of it, is full.
+#[must_use]
+pub fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
 /// How [`Disk::open`] opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +178,16 @@ pub trait DiskFile: Send + Sync + Debug {
             at += part.len() as u64;
         }
         Ok(())
+    }
+
+    /// Writes all of `parts` one behind the other, durable on return. Only this range is made durable; where the file
+    /// system can, by one call. What was written before and not synced may be left as it is.
+    ///
+    /// # Errors
+    /// As the system gives them; any part may then have been written, and the rules of a failed sync hold.
+    fn write_all_synced(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.write_all_vectored_at(parts, position)?;
+        self.sync()
     }
 
     /// Makes the content and the length durable (fdatasync).

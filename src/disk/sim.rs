@@ -16,6 +16,7 @@
 //!   arrived or not, by itself.
 //! * Calls that change something are counted from 0 ([`SimDisk::operations`]); reads are not.
 //!   [`SimDisk::stop_at`] lets the process die within one of them, [`SimDisk::fail_at`] fails one.
+//! * [`DiskFile::write_all_synced`] makes its own bytes durable and leaves the rest pending, as `RWF_DSYNC` may.
 //! * A failed sync drops what was pending: the live content still shows it, no later sync writes it. That is what
 //!   Linux does, and why a log must not go on after one.
 
@@ -29,6 +30,7 @@ use super::{Disk, DiskFile, OpenMode};
 
 const SECTOR_BYTES: usize = 512;
 const ROOT: usize = 0;
+const ENOSPC: i32 = 28;
 
 /// One counted call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub enum Operation {
     CreateDir(PathBuf),
     /// Bytes were written to a file: name at the time of opening, position, length.
     Write(PathBuf, u64, usize),
+    /// Bytes were written to a file and synced by the same call: as `Write`.
+    WriteSynced(PathBuf, u64, usize),
     /// A file got another length.
     SetLen(PathBuf, u64),
     /// A file was synced.
@@ -244,6 +248,25 @@ impl State {
                 entries.insert(name.clone(), node);
             });
         }
+    }
+
+    /// A write that is durable at once, and nothing else with it: only what is pending for the same bytes, and before
+    /// that for the length, must have gone ahead.
+    fn write_synced(&mut self, node: usize, position: usize, bytes: Vec<u8>) {
+        let Node::File { live, durable, pending } = &mut self.nodes[node] else { return };
+        let end = position + bytes.len();
+        pending.retain(|change| {
+            let apart = match change {
+                Change::Write { position: at, bytes } => *at >= end || at + bytes.len() <= position,
+                Change::SetLen(_) => false,
+            };
+            if !apart {
+                change.apply(durable);
+            }
+            apart
+        });
+        put(live, position, &bytes);
+        put(durable, position, &bytes);
     }
 
     fn sync_file(&mut self, node: usize) {
@@ -584,6 +607,38 @@ impl DiskFile for SimFile {
         }
     }
 
+    fn write_all_synced(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.must_be_writable()?;
+        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut state = self.disk.lock();
+        let operation = Operation::WriteSynced(self.path.clone(), position, bytes.len());
+        let fate = state.begin(operation)?;
+        let position = usize::try_from(position).map_err(io::Error::other)?;
+        match fate {
+            Fate::Done => {
+                state.write_synced(self.node, position, bytes);
+                Ok(())
+            }
+            Fate::Died => {
+                state.write(self.node, Change::Write { position, bytes });
+                Err(dead())
+            }
+            // There was no room for all of it.
+            Fate::Failed(ENOSPC) => {
+                bytes.truncate(bytes.len() / 2);
+                state.write(self.node, Change::Write { position, bytes });
+                Err(io::Error::from_raw_os_error(ENOSPC))
+            }
+            // All of it reached the page cache, and nothing of it will reach the disk.
+            Fate::Failed(errno) => {
+                if let Node::File { live, .. } = &mut state.nodes[self.node] {
+                    put(live, position, &bytes);
+                }
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         match state.begin(Operation::Sync(self.path.clone()))? {
@@ -708,6 +763,34 @@ mod tests {
         written.sync().unwrap();
         assert_eq!(disk.restart().read_all(Path::new("/f"), 10).unwrap(), b"gone");
         assert_eq!(disk.crash(1).read_all(Path::new("/f"), 10).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_synced_write_makes_its_own_bytes_durable_and_nothing_else() {
+        let disk = SimDisk::new();
+        let written = file(&disk);
+        disk.sync_dir(Path::new("/")).unwrap();
+        let write =
+            |byte, position| written.write_all_synced(&[io::IoSlice::new(&[byte; 512])], position);
+        written.write_all_at(&[1; 1024], 0).unwrap();
+        write(2, 1024).unwrap();
+        let mut first = std::collections::BTreeSet::new();
+        for seed in 0..40 {
+            let bytes = disk.crash(seed).read_all(Path::new("/f"), 4096).unwrap();
+            assert_eq!(bytes[1024..], [2; 512]);
+            first.insert(bytes[0]);
+        }
+        assert_eq!(first, [0, 1].into());
+        // What waited for the same place goes ahead of it.
+        written.write_all_at(&[3; 512], 1024).unwrap();
+        write(4, 1024).unwrap();
+        disk.fail_at(disk.operations().len(), EIO);
+        write(5, 1024).unwrap_err();
+        assert_eq!(disk.restart().read_all(Path::new("/f"), 4096).unwrap()[1024..], [5; 512]);
+        for seed in 0..40 {
+            let bytes = disk.crash(seed).read_all(Path::new("/f"), 4096).unwrap();
+            assert_eq!(bytes[1024..], [4; 512]);
+        }
     }
 
     #[test]
