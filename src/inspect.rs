@@ -213,6 +213,8 @@ struct Chain {
     /// The checkpoint's commit: what is below was freed, or may have been.
     covered: CommitNumber,
     later: Later,
+    /// The start of a commit stands there. Else it is the end: zeros, or what was in a file before it was used again.
+    torn: bool,
 }
 
 fn check_commit_log(
@@ -243,7 +245,7 @@ fn check_commit_log(
         check_commit_file(&*file, &path, &mut chain, report).map_err(io_error(&path))?;
         progress(file.len().map_err(io_error(&path))?);
     }
-    if let Some(torn) = chain.broken {
+    if let Some(torn) = chain.broken.filter(|_| chain.torn) {
         report.torn.push(torn);
     }
     let last = chain.last.map_or(0, |(number, _)| number);
@@ -267,6 +269,7 @@ fn check_commit_file(
         let Some(frame) = read_frame(file, at, length)? else {
             if chain.broken.is_none() {
                 chain.broken = Some(format!("{}: no commit at byte {at}", path.display()));
+                chain.torn = starts_commit(file, at, chain.last)?;
             }
             at += ALIGN_BYTES as u64;
             continue;
@@ -319,6 +322,21 @@ fn check_commit_file(
         at += frame.length.next_multiple_of(ALIGN_BYTES) as u64;
     }
     Ok(())
+}
+
+/// Whether the bytes at this place begin as the commit after `last` does.
+fn starts_commit(
+    file: &dyn DiskFile,
+    at: u64,
+    last: Option<(CommitNumber, u32)>,
+) -> io::Result<bool> {
+    let mut head = [0; FRAME_HEAD_BYTES];
+    file.read_exact_at(&mut head, at)?;
+    let rest = &mut &head[..];
+    let magic: [u8; 4] = take(rest);
+    let _crc_format_and_length: [u8; 12] = take(rest);
+    let number = u64::from_le_bytes(take(rest));
+    Ok(&magic == b"TLCC" && last.is_none_or(|(last, _)| number > last))
 }
 
 struct Frame {

@@ -4,9 +4,10 @@
 //! gathers; there is no timer while work comes in. Behind the sync the batches go to their segments through the page
 //! cache, then the high watermark moves, then the answers go out. A failed write or sync of the commit log ends the
 //! process without an answer, and so does a segment that cannot be written: its batches stand in the commit log, and
-//! recovery writes them again.
+//! recovery writes them again. A spare file for the commit log that cannot be made is none of these.
 
 use std::collections::{HashMap, VecDeque};
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::disk::Disk;
 use crate::record::BatchHeader;
 use crate::task;
 use crate::types::{CommitNumber, TopicId, TopicPartition, limits};
-use crate::wal::{Entry, Wal};
+use crate::wal::{Entry, Spare, Wal};
 
 /// Kinds of commit log entries. A kind is never given another meaning.
 pub(super) mod kind {
@@ -44,6 +45,8 @@ const RESERVE_BYTES: u64 = 64 << 20;
 /// Free space is looked at again after so many committed bytes, and at most so often while there is too little.
 const LOOK_BYTES: u64 = 4 << 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// A spare commit log file is made where so many times its size is free above the reserve.
+const SPARE_SHARE: u64 = 8;
 
 /// The committer is gone: the process is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +77,8 @@ struct Queue {
     full: bool,
     /// A checkpoint ended: the commit up to which it was written, if it was.
     checkpointed: Option<Option<CommitNumber>>,
+    /// The making of a spare commit log file ended, well or not.
+    spare_made: Option<Option<Spare>>,
     stopping: bool,
 }
 
@@ -217,6 +222,7 @@ pub(super) fn start(
             owned,
             checkpointed_bytes,
             checkpointing: false,
+            making_spare: false,
             since_look: LOOK_BYTES,
             dirty: HashMap::new(),
         };
@@ -236,6 +242,7 @@ struct Thread {
     /// Bytes of the commit log when the last checkpoint was begun, less what was freed since.
     checkpointed_bytes: u64,
     checkpointing: bool,
+    making_spare: bool,
     /// Bytes committed since the disk's free space was looked at.
     since_look: u64,
     dirty: HashMap<TopicPartition, Arc<Partition>>,
@@ -264,6 +271,7 @@ impl Thread {
                 Next::Stop => break,
             }
             self.checkpoint_when_due();
+            self.make_spare_when_wanted();
         }
         self.stop();
     }
@@ -279,12 +287,19 @@ impl Thread {
                 self.checkpoint_ended(written);
                 continue;
             }
+            if let Some(spare) = queue.spare_made.take() {
+                drop(queue);
+                self.making_spare = false;
+                spare.into_iter().for_each(|spare| self.owned.wal.add_spare(spare));
+                continue;
+            }
             let held =
                 self.checkpointing && self.since_checkpoint() > self.owned.config.commit_log_bytes;
             if !queue.work.is_empty() && !held {
                 return Next::Commit(take_commit(&mut queue));
             }
-            if queue.stopping && !self.checkpointing && queue.work.is_empty() {
+            let is_busy = self.checkpointing || self.making_spare;
+            if queue.stopping && !is_busy && queue.work.is_empty() {
                 return Next::Stop;
             }
             let patience = match (queue.full, named_by_successor || held) {
@@ -324,7 +339,8 @@ impl Thread {
         }
     }
 
-    /// Batches are refused while the disk is nearly full, and taken again by themselves.
+    /// Batches are refused while the disk is nearly full, and taken again by themselves. Room that only spares hold is
+    /// given to them.
     fn look_at_disk(&mut self) {
         let full = self.shared.lock().full;
         if !full && self.since_look < LOOK_BYTES {
@@ -333,6 +349,9 @@ impl Thread {
         self.since_look = 0;
         let free = self.owned.disk.free_bytes(&self.owned.data_dir);
         let now_full = free.as_ref().is_ok_and(|free| *free < RESERVE_BYTES);
+        if now_full {
+            self.owned.wal.drop_spares();
+        }
         if now_full != full {
             self.shared.lock().full = now_full;
             if now_full {
@@ -454,6 +473,32 @@ impl Thread {
         });
         if let Err(error) = started {
             task::die(71, &format!("no thread for a checkpoint: {error}"));
+        }
+    }
+
+    /// The next commit log file is filled with zeros meanwhile, where that leaves plenty of room to others.
+    fn make_spare_when_wanted(&mut self) {
+        if self.making_spare {
+            return;
+        }
+        let Some(job) = self.owned.wal.wanted_spare() else { return };
+        let needed = RESERVE_BYTES + SPARE_SHARE * job.bytes();
+        if !self.owned.disk.free_bytes(&self.owned.data_dir).is_ok_and(|free| free > needed) {
+            return;
+        }
+        self.making_spare = true;
+        let shared = Arc::clone(&self.shared);
+        let started = task::critical_thread("commit-log-spare", move || {
+            let made = job.run();
+            if let Err(error) = &made {
+                // A growing file serves as well, if not as fast.
+                tracing::warn!(%error, source = ?error.source(), "no spare file for the commit log");
+            }
+            shared.lock().spare_made = Some(made.ok());
+            shared.arrived.notify_one();
+        });
+        if let Err(error) = started {
+            task::die(71, &format!("no thread for a spare file: {error}"));
         }
     }
 

@@ -62,7 +62,7 @@ pub(super) fn recover(
         source,
     })?;
     let dir = data_dir.path.join("commitlog");
-    let config = wal::Config { file_bytes: commit_log_file_bytes };
+    let config = wal::Config { file_bytes: commit_log_file_bytes, ..wal::Config::default() };
     let Some(checkpoint) = Checkpoint::read(&**disk, &path)? else {
         let wal = Wal::create(Arc::clone(disk), &dir, data_dir.id, first_commit, config)?;
         let first = Checkpoint { commit: first_commit, clean: false, catalogue: adopted };

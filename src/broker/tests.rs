@@ -301,13 +301,35 @@ async fn a_topic_below_the_checkpoint_can_be_deleted_and_its_name_used_again_bef
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spare_commit_log_file_is_made_once_half_of_the_first_is_used_and_then_written() {
+    let (disk, dir) = (SimDisk::new(), PathBuf::from("/data/commitlog"));
+    let spares = || disk.list(&dir).unwrap().iter().filter(|n| n.starts_with("spare-")).count();
+    let broker = start(&disk);
+    let topic = broker.create_topic(plain("t", 1)).await.unwrap();
+    append(topic.partition(0).unwrap(), batch(&["a".repeat(20 << 10)])).await;
+    assert_eq!(spares(), 0);
+    append(topic.partition(0).unwrap(), batch(&["b".repeat(20 << 10)])).await;
+    // The stop waits for it.
+    broker.stop();
+    assert_eq!(spares(), 1);
+    let broker = start(&disk.restart());
+    let topic = broker.topic("t").unwrap();
+    for _ in 0..2 {
+        append(topic.partition(0).unwrap(), batch(&["c".repeat(20 << 10)])).await;
+    }
+    assert_eq!(contents(topic.partition(0).unwrap()).await.len(), 4);
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_commit_log_refuses_the_start_and_takes_nothing_from_the_segments() {
     let disk = SimDisk::new();
     let (broker, _) = two_lives(&disk).await;
     let dead = disk.restart();
     broker.stop();
     let dir = PathBuf::from("/data/commitlog");
-    let newest = dead.list(&dir).unwrap().pop().unwrap();
+    let names = dead.list(&dir).unwrap();
+    let newest = names.into_iter().rfind(|name| name.ends_with(".log")).unwrap();
     let file = dir.join(newest);
     let bytes = dead.read_all(&file, 1 << 20).unwrap();
     let at = bytes.windows(7).position(|text| text == b"above 1").unwrap();

@@ -22,7 +22,7 @@ fn check(path: &Path) -> Report {
 }
 
 fn commit_log(path: &Path, commits: usize) -> PathBuf {
-    commit_log_of(path, commits, Config { file_bytes: 1 << 20 });
+    commit_log_of(path, commits, Config { file_bytes: 1 << 20, ..Config::default() });
     let first = std::fs::read_dir(path.join("commitlog")).unwrap().next().unwrap().unwrap();
     first.path()
 }
@@ -74,6 +74,23 @@ fn a_sound_directory_has_no_damage() {
     let report = check(&path);
     assert_eq!((report.commits, report.partitions, report.batches), (5, 1, 3));
     assert_eq!((report.damage, report.torn), (vec![], vec![]));
+}
+
+#[test]
+fn the_rest_of_a_file_that_was_used_before_is_no_torn_end() {
+    let (_dir, path) = data_dir();
+    let file = commit_log(&path, 5);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let (end, older) = (bytes.len(), bytes[512..2048].to_vec());
+    for rest in
+        [vec![0; 4096], [older.clone(), vec![9; 512]].concat(), [vec![9; 512], older].concat()]
+    {
+        bytes.truncate(end);
+        bytes.extend(rest);
+        std::fs::write(&file, &bytes).unwrap();
+        let report = check(&path);
+        assert_eq!((report.commits, report.damage, report.torn), (5, vec![], vec![]));
+    }
 }
 
 #[test]
@@ -167,7 +184,11 @@ fn a_topic_deleted_above_the_checkpoint_is_not_missed_and_what_was_left_to_shard
         let json = serde_json::to_vec(&event).unwrap();
         let other = Entry { kind: 1, topic, partition, payload: Bytes::from_static(b"{}") };
         let event = Entry { kind: EVENT, topic, partition, payload: json.into() };
-        commits(&path, &[vec![], vec![other, event]], Config { file_bytes: 1 << 20 });
+        commits(
+            &path,
+            &[vec![], vec![other, event]],
+            Config { file_bytes: 1 << 20, ..Config::default() },
+        );
         assert_eq!(check(&path).damage, [""; 0]);
         // The same commit below the checkpoint says nothing about it.
         checkpoint(&path, 2, (0, 3));
@@ -179,7 +200,7 @@ fn a_topic_deleted_above_the_checkpoint_is_not_missed_and_what_was_left_to_shard
 fn a_commit_log_that_is_gone_or_lacks_its_first_files_is_damage() {
     let (_dir, path) = data_dir();
     segment(&path, 3);
-    let small = Config { file_bytes: 4096 };
+    let small = Config { file_bytes: 4096, ..Config::default() };
     commit_log_of(&path, 9, small);
     let mut files: Vec<_> = std::fs::read_dir(path.join("commitlog"))
         .unwrap()

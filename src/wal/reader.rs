@@ -68,6 +68,27 @@ impl FileReader {
         Ok(Some(Frame { head, bytes: Bytes::from(bytes) }))
     }
 
+    /// Whether the bytes at `position` look like the start of this commit, be the rest as it may.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn claims(
+        &self,
+        position: u64,
+        number: CommitNumber,
+        id: DataDirId,
+    ) -> Result<bool, Error> {
+        let mut head = [0; HEAD_BYTES];
+        if !self.holds(position, HEAD_BYTES) {
+            return Ok(false);
+        }
+        self.read(&mut head, position)?;
+        let head = Head::parse(&head);
+        Ok(head.is_some_and(|head| {
+            head.kind == Kind::Commit && head.id == id && head.number == number
+        }))
+    }
+
     /// Searches every 512 bytes from `from` on for a commit of this data directory with a number of at least
     /// `number` and the right CRC.
     ///

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::frame::{ALIGN_BYTES, Frame, Kind, Link};
 use super::reader::FileReader;
+use super::spare::Spares;
 use super::wal::Sealed;
 use super::writer::{FileWriter, first_commit};
-use super::{Entry, Error, ReplayError};
-use crate::disk::Disk;
+use super::{Config, Entry, Error, ReplayError};
+use crate::disk::{Disk, OpenMode};
 use crate::types::{CommitNumber, DataDirId};
 
 type Replay<'a> = &'a mut dyn FnMut(CommitNumber, Vec<Entry>) -> Result<(), ReplayError>;
@@ -19,6 +20,7 @@ pub(super) struct Recovered {
     pub(super) active_first: CommitNumber,
     pub(super) active: FileWriter,
     pub(super) last: Link,
+    pub(super) spares: Spares,
 }
 
 /// A file as found.
@@ -44,19 +46,14 @@ pub(super) fn recover(
     dir: &Path,
     id: DataDirId,
     after: CommitNumber,
+    config: &Config,
     replay: Replay<'_>,
 ) -> Result<Recovered, Error> {
     create_dir(disk, dir)?;
     let mut files = find_files(disk, dir, id)?;
-    remove_interrupted_creation(disk, dir, id, after, &mut files)?;
+    remove_interrupted_creation(disk, id, after, &mut files)?;
     if files.is_empty() && after == 0 {
-        let active = FileWriter::create(disk, dir, Link::NONE, id)?;
-        return Ok(Recovered {
-            sealed: VecDeque::new(),
-            active_first: 1,
-            active,
-            last: Link::NONE,
-        });
+        return create_first(disk, dir, Link::NONE, id);
     }
     let wanted = after.saturating_add(1);
     // Files before that one were about to be freed, and may have gaps among them.
@@ -65,18 +62,29 @@ pub(super) fn recover(
         return Err(Error::Missing { dir: dir.to_owned(), commit: wanted });
     };
     let mut chain = None;
-    for index in start..files.len() {
-        let last = chain.map(|chain: Chain| chain.last);
-        chain = Some(read_file(&files, index, last, id, after, replay)?);
+    let mut sealed = VecDeque::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        let Found { first, reader: FileReader { length, .. }, .. } = *file;
+        // Where the commits of a file end is not known before it is read: at its own end at most.
+        let mut bytes = length;
+        if index >= start {
+            let last = chain.map(|chain: Chain| chain.last);
+            let read = read_file(&files, index, last, id, after, replay)?;
+            bytes = read.position;
+            chain = Some(read);
+        }
+        sealed.push_back(Sealed { first, bytes, length });
     }
+    sealed.pop_back();
     let chain = chain.expect("start is the index of a file");
     let active = files.pop().expect("start is the index of a file");
     let header = active.header.expect("read_file refuses a file without");
     let last_frame = chain.last_frame.as_ref().map(|(at, frame)| (*at, frame));
     let path = &active.reader.path;
     let writer = FileWriter::reopen(disk, dir, path, &header, last_frame, chain.position)?;
-    let sealed = files.iter().map(|f| Sealed { first: f.first, bytes: f.reader.length }).collect();
-    Ok(Recovered { sealed, active_first: active.first, active: writer, last: chain.last })
+    let spares = Spares::find(disk, dir, config)?;
+    let (active_first, last) = (active.first, chain.last);
+    Ok(Recovered { sealed, active_first, active: writer, last, spares })
 }
 
 /// An empty log above `after`.
@@ -93,9 +101,22 @@ pub(super) fn begin(
         }
         disk.remove_file(&file.reader.path).map_err(Error::io("remove", &file.reader.path))?;
     }
-    let last = Link { number: after, ..Link::NONE };
-    let active = FileWriter::create(disk, dir, last, id)?;
-    Ok(Recovered { sealed: VecDeque::new(), active_first: last.next_number(), active, last })
+    create_first(disk, dir, Link { number: after, ..Link::NONE }, id)
+}
+
+/// The first file of all. Spares go: their commits may have higher numbers than this log will have for long.
+fn create_first(
+    disk: &dyn Disk,
+    dir: &Path,
+    last: Link,
+    id: DataDirId,
+) -> Result<Recovered, Error> {
+    let mut spares = Spares::find(disk, dir, &Config { file_bytes: 0, spare_files: 0 })?;
+    let path = spares.new_path(dir);
+    let mut active = FileWriter::prepare(disk, path, OpenMode::CreateNew, last, id)?;
+    let active_first = last.next_number();
+    active.activate(disk, dir, active_first)?;
+    Ok(Recovered { sealed: VecDeque::new(), active_first, active, last, spares })
 }
 
 /// Durable on return also where a process that was killed had made the directory, but not synced its parent.
@@ -121,10 +142,10 @@ fn find_files(disk: &dyn Disk, dir: &Path, id: DataDirId) -> Result<Vec<Found>, 
     Ok(files)
 }
 
-/// Removes the last file if it never got its header: nothing was written to it then. Durable on return.
+/// Removes the last file if it never got its header: nothing was written to it then. Durable with the sync of the
+/// directory before a commit may be written.
 fn remove_interrupted_creation(
     disk: &dyn Disk,
-    dir: &Path,
     id: DataDirId,
     after: CommitNumber,
     files: &mut Vec<Found>,
@@ -141,7 +162,6 @@ fn remove_interrupted_creation(
         let path = &file.reader.path;
         tracing::warn!(path = %path.display(), "removing a commit log file without a commit");
         disk.remove_file(path).map_err(Error::io("remove", path))?;
-        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
     }
     Ok(())
 }
@@ -219,9 +239,9 @@ fn check_torn(
     if let Some(proof) = proof {
         return Err(corrupt(file, chain.position, wanted, proof));
     }
-    if chain.position < file.reader.length {
+    if file.reader.claims(chain.position, wanted, id)? {
         let (path, position) = (file.reader.path.display(), chain.position);
-        tracing::warn!(%path, position, commit = wanted, "cutting a commit that was not finished");
+        tracing::warn!(%path, position, commit = wanted, "passing over a commit that was not finished");
     }
     Ok(())
 }
@@ -229,3 +249,6 @@ fn check_torn(
 fn corrupt(file: &Found, position: u64, commit: CommitNumber, why: String) -> Error {
     Error::Corrupt { path: file.reader.path.clone(), position, commit, why }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,27 +27,42 @@ pub(super) struct FileWriter {
     path: PathBuf,
     /// End of the last commit; a multiple of 512.
     pub(super) position: u64,
+    /// Of the file, which was written before where this is more than `position`.
+    pub(super) length: u64,
 }
 
 impl FileWriter {
-    /// Creates the file for the commits behind `previous`. Durable on return.
-    pub(super) fn create(
+    /// Gives the file at `path`, which no commit is looked for in, the header for the commits behind `previous`. The
+    /// header is durable on return, the file's name need not be.
+    pub(super) fn prepare(
         disk: &dyn Disk,
-        dir: &Path,
+        path: PathBuf,
+        mode: OpenMode,
         previous: Link,
         id: DataDirId,
     ) -> Result<Self, Error> {
-        let path = dir.join(file_name(previous.next_number()));
-        let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
-        let header = Encoded::file(previous, id);
-        let mut writer = Self { file, path, position: 0 };
-        writer.append(&header, &[])?;
-        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        let file = disk.open(&path, mode).map_err(Error::io("open", &path))?;
+        let length = file.len().map_err(Error::io("measure", &path))?;
+        let mut writer = Self { file, path, position: 0, length };
+        writer.append(&Encoded::file(previous, id), &[])?;
         Ok(writer)
     }
 
-    /// Opens the file that recovery found to be the last: cuts what is behind `position`, writes header and last
-    /// commit again (the module page says why). Durable on return.
+    /// Gives a prepared file the name under which commits from `first` on are looked for. Durable on return.
+    pub(super) fn activate(
+        &mut self,
+        disk: &dyn Disk,
+        dir: &Path,
+        first: CommitNumber,
+    ) -> Result<(), Error> {
+        let path = dir.join(file_name(first));
+        disk.rename(&self.path, &path).map_err(Error::io("rename", &self.path))?;
+        self.path = path;
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))
+    }
+
+    /// Opens the file that recovery found to be the last, to go on at `position`: writes header and last commit again
+    /// (the module page says why). What is behind stays, until it is overwritten. Durable on return.
     pub(super) fn reopen(
         disk: &dyn Disk,
         dir: &Path,
@@ -57,16 +72,14 @@ impl FileWriter {
         position: u64,
     ) -> Result<Self, Error> {
         let file = disk.open(path, OpenMode::Write).map_err(Error::io("open", path))?;
-        if file.len().map_err(Error::io("measure", path))? > position {
-            file.set_len(position).map_err(Error::io("cut", path))?;
-        }
         for (at, frame) in [(0, header)].into_iter().chain(last) {
             let parts = [IoSlice::new(&frame.bytes), padding(frame.bytes.len())];
             file.write_all_vectored_at(&parts, at).map_err(Error::io("write", path))?;
         }
         file.sync().map_err(Error::io("sync", path))?;
         disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
-        Ok(Self { file, path: path.to_owned(), position })
+        let length = file.len().map_err(Error::io("measure", path))?;
+        Ok(Self { file, path: path.to_owned(), position, length })
     }
 
     /// Whether the file has a commit, and `frame` would make it longer than `file_bytes`.
@@ -80,10 +93,10 @@ impl FileWriter {
         debug_assert!(frame.head.kind == Kind::Commit || self.position == 0);
         let parts = frame.parts(entries);
         self.file
-            .write_all_vectored_at(&parts, self.position)
-            .map_err(Error::io("write", &self.path))?;
-        self.file.sync().map_err(Error::io("sync", &self.path))?;
+            .write_all_synced(&parts, self.position)
+            .map_err(Error::io("write and sync", &self.path))?;
         self.position = frame.head.end(self.position);
+        self.length = self.length.max(self.position);
         Ok(())
     }
 }
