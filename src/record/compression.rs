@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 
 use super::Error;
+use super::snappy::RawSnappy;
 use crate::types::limits::ZSTD_WINDOW_LOG;
 
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
@@ -19,8 +20,6 @@ const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_VERSIONS: [u8; 8] = [0, 0, 0, 1, 0, 0, 0, 1];
 /// Plain bytes per block as Java's writer cuts them.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
-/// No snappy element makes more of its bytes: a copy of 3 bytes gives 64 at most.
-const SNAPPY_MOST_EXPANSION: usize = 22;
 
 /// Codec of a records section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,8 +119,7 @@ impl Compression {
         })
     }
 
-    /// Gives the plain bytes to `taker` as they come, without holding them all (raw snappy apart, which is one piece).
-    /// The taker counts them against the limit, turns what `read` fails with into an error by
+    /// Gives the plain bytes to `taker` as they come, without holding them all. The taker counts them against the limit, turns what `read` fails with into an error by
     /// [`Compression::failure`], and reads to the end where it succeeds.
     ///
     /// # Errors
@@ -171,9 +169,8 @@ struct SnappyBlocks<'a> {
     packed: &'a [u8],
     framed: bool,
     limit: usize,
-    /// The block at hand, and how much of it was read.
-    plain: Vec<u8>,
-    at: usize,
+    /// The block at hand.
+    block: Option<RawSnappy<'a>>,
 }
 
 impl<'a> SnappyBlocks<'a> {
@@ -185,7 +182,7 @@ impl<'a> SnappyBlocks<'a> {
                 (blocks.ok_or_else(|| Self::wrong(&"cut off in its header"))?, true)
             }
         };
-        Ok(Self { packed, framed, limit, plain: Vec::new(), at: 0 })
+        Ok(Self { packed, framed, limit, block: None })
     }
 
     fn wrong(reason: &dyn fmt::Display) -> Error {
@@ -207,36 +204,33 @@ impl<'a> SnappyBlocks<'a> {
         Ok(block)
     }
 
-    /// Expands the next block. Its announced length is checked before memory is taken for it.
-    fn expand_block(&mut self) -> Result<(), Error> {
-        let block = self.take_block()?;
-        let announced = snap::raw::decompress_len(block).map_err(|e| Self::wrong(&e))?;
+    /// Begins the next block, unless it announces more than all may make.
+    fn next_block(&mut self) -> Result<(), Error> {
+        let block = RawSnappy::new(self.take_block()?);
+        let (block, announced) =
+            block.ok_or_else(|| Self::wrong(&"a block announces no length"))?;
         if announced > self.limit {
             return Err(Error::Expands { codec: Compression::Snappy, limit: self.limit });
         }
-        if announced > block.len().saturating_mul(SNAPPY_MOST_EXPANSION) {
-            return Err(Self::wrong(&"it announces more bytes than it can make"));
-        }
-        self.at = 0;
-        self.plain.clear();
-        self.plain.resize(announced, 0);
-        let written = snap::raw::Decoder::new()
-            .decompress(block, &mut self.plain)
-            .map_err(|e| Self::wrong(&e))?;
-        self.plain.truncate(written);
+        self.block = Some(block);
         Ok(())
     }
 }
 
 impl Read for SnappyBlocks<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.plain.len() && !self.packed.is_empty() {
-            self.expand_block().map_err(io::Error::other)?;
+        loop {
+            if let Some(block) = &mut self.block {
+                match block.read(buffer)? {
+                    0 if !buffer.is_empty() => self.block = None,
+                    read => return Ok(read),
+                }
+            } else if self.packed.is_empty() {
+                return Ok(0);
+            } else {
+                self.next_block().map_err(io::Error::other)?;
+            }
         }
-        let mut left = self.plain.get(self.at..).unwrap_or_default();
-        let count = left.read(buffer)?;
-        self.at += count;
-        Ok(count)
     }
 }
 

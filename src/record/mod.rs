@@ -41,7 +41,7 @@
 //! No function here allocates by an announced number: memory grows with bytes that are really there.
 //!
 //! Where to look next: `batch` (header, CRC, patches), `record` (the walk), `expanded` (the walk while a batch expands),
-//! `compression` (codecs with an output limit), `builder` (making batches), `varint`.
+//! `compression` (codecs with an output limit), `snappy` (the raw format piece by piece), `builder` (making batches), `varint`.
 
 mod batch;
 mod builder;
@@ -49,6 +49,7 @@ mod compression;
 mod error;
 mod expanded;
 mod record;
+mod snappy;
 pub mod varint;
 pub mod vdisk;
 
