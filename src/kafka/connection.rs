@@ -493,8 +493,8 @@ mod tests {
         let pace = Pace { stall: Duration::from_secs(5), bytes_per_second: 1 };
         let (mut socket, mut client) = duplex(10);
         let (sent, taken) = ([7; 1_000], &mut [0; 1_000]);
-        let (written, read) =
-            tokio::join!(pace.write(&mut socket, &sent), client.read_exact(taken));
+        let both = async { tokio::join!(pace.write(&mut socket, &sent), client.read_exact(taken)) };
+        let (written, read) = timeout(Duration::from_secs(20), both).await.unwrap();
         assert!(written.is_ok() && read.is_ok());
         assert_eq!(*taken, sent);
     }
