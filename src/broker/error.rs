@@ -276,18 +276,6 @@ pub enum OpenError {
         /// Why.
         source: log::Error,
     },
-    /// The first records of a local log are gone.
-    #[error(
-        "the local log of topic `{topic}` begins at offset {found}, {expected} is expected: put the missing segment files back, or rebuild with an empty data directory from the shard servers"
-    )]
-    MissingFront {
-        /// The topic.
-        topic: TopicName,
-        /// As the catalogue says.
-        expected: Offset,
-        /// As the files say.
-        found: Offset,
-    },
     /// What the commit log says does not fit together.
     #[error(transparent)]
     Apply(#[from] super::catalogue::ApplyError),

@@ -192,12 +192,8 @@ impl Replay {
             log_config(&options),
         )
         .map_err(|source| OpenError::Log { topic: topic.name.clone(), source })?;
-        if log.start_offset() > state.local_start {
-            return Err(OpenError::MissingFront {
-                topic: topic.name.clone(),
-                expected: state.local_start,
-                found: log.start_offset(),
-            });
+        for range in log.damage() {
+            tracing::error!(topic = %topic.name, partition = id.partition, from = range.from, to = range.to, shipped = state.shipped(), error = %range, "local data is damaged, the rest is served: offsets below `shipped` are on the shard servers, others are lost unless the file is put back from a copy");
         }
         self.logs.insert(id, log);
         Ok(())

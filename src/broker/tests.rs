@@ -347,7 +347,7 @@ async fn a_damaged_commit_log_refuses_the_start_and_takes_nothing_from_the_segme
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_first_segment_is_said_and_not_passed_over() {
+async fn a_missing_first_segment_is_said_and_the_rest_is_served() {
     let disk = SimDisk::new();
     let broker = start(&disk);
     let mut small = plain("t", 1);
@@ -358,8 +358,15 @@ async fn a_missing_first_segment_is_said_and_not_passed_over() {
     }
     broker.stop();
     disk.remove_file(&PathBuf::from("/data/t-0/00000000000000000000.log")).unwrap();
-    let refused = try_start(&disk).unwrap_err();
-    assert!(matches!(refused, OpenError::MissingFront { expected: 0, found: 1, .. }), "{refused}");
+    let broker = try_start(&disk).unwrap();
+    let topic = broker.topic("t").unwrap();
+    let partition = topic.partition(0).unwrap();
+    let lost = partition.read(0, 1).await.unwrap_err();
+    assert!(matches!(lost, ReadError::Damaged { first: 0, last: 0, .. }), "{lost}");
+    assert!(partition.read(1, 1).await.unwrap().len() > 700_000);
+    append(partition, batch(&["y".to_owned()])).await;
+    assert!(!partition.read(3, 1).await.unwrap().is_empty());
+    broker.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,25 @@ pub enum Fault {
     /// The checksum over the body does not match.
     #[error("the checksum of the batch does not match")]
     Checksum,
+    /// No segment file has them.
+    #[error("their segment file is missing")]
+    Missing,
+}
+
+/// Offsets below the recovery point that cannot be read, see [`Log::damage`](super::Log::damage).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: offsets {from} up to {to} are damaged at byte {position}: {fault}", path.display())]
+pub struct DamagedRange {
+    /// The segment file, or the directory where the file is missing.
+    pub path: PathBuf,
+    /// Where in it the damage was seen.
+    pub position: u64,
+    /// First offset that cannot be read.
+    pub from: Offset,
+    /// First offset that can be read again.
+    pub to: Offset,
+    /// What does not hold.
+    pub fault: Fault,
 }
 
 /// Failure of an operation on a [`Log`](super::Log) or [`Reader`](super::Reader).
@@ -52,7 +71,7 @@ pub enum Error {
     /// Stored bytes are not what was written. Everything outside of `from..to` stays readable.
     #[error("{}: offsets {from} up to {to} are damaged at byte {position}: {fault}", path.display())]
     Damaged {
-        /// The segment file.
+        /// The segment file, or the directory where the file is missing.
         path: PathBuf,
         /// Where the damage was seen.
         position: u64,
@@ -63,14 +82,20 @@ pub enum Error {
         /// What does not hold.
         fault: Fault,
     },
-    /// Data below the recovery point is not there.
-    #[error("{}: offsets {from} up to {to} are missing", path.display())]
-    Missing {
-        /// The segment file that ends too early, or the directory where no file has them.
+    /// The directory holds another partition where data of this one is due.
+    #[error(
+        "{} belongs to partition {found}, and offsets {from} up to {to} of {id} should be there: move the directory away, or put the right one back", path.display()
+    )]
+    Foreign {
+        /// The directory.
         path: PathBuf,
-        /// First missing offset.
+        /// The partition that was opened.
+        id: TopicPartition,
+        /// Whose directory it is.
+        found: TopicPartition,
+        /// First offset that is due.
         from: Offset,
-        /// End of what is missing, exclusive.
+        /// The recovery point.
         to: Offset,
     },
     /// `partition.meta` is unreadable although the directory should hold data.
@@ -133,6 +158,13 @@ pub enum MetaFault {
     /// A format of a later version.
     #[error("format {0} is newer than this version reads")]
     Newer(u32),
+}
+
+impl From<DamagedRange> for Error {
+    fn from(range: DamagedRange) -> Self {
+        let DamagedRange { path, position, from, to, fault } = range;
+        Self::Damaged { path, position, from, to, fault }
+    }
 }
 
 impl Error {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::config::Config;
-use super::error::Error;
+use super::error::{DamagedRange, Error, Fault};
 use super::partition_meta;
 use super::reader::Reader;
 use super::recovery::recover;
@@ -28,6 +28,9 @@ pub struct Log {
     active: Option<View>,
     /// Local start while there are no segments.
     empty_at: Offset,
+    /// Offsets before the first segment that no file has.
+    front: Option<Arc<DamagedRange>>,
+    damage: Vec<DamagedRange>,
     dir_exists: bool,
     dirty: DirtySet,
     poisoned: Arc<AtomicBool>,
@@ -62,11 +65,13 @@ impl Log {
     /// caller appends it again from the commit log. `start` is the local start offset as the caller knows it: the log
     /// begins there if there is no data, and of data that ends before it with a gap behind, only deleted rests can be
     /// left, which are removed. Data that is whole from below `start` up to `end` is kept. A directory of another topic
-    /// id is removed. Nothing is created: that is left to the first append.
+    /// id is removed where no data is due. Nothing is created: that is left to the first append.
+    ///
+    /// What is missing or found damaged below `end` is no error: see [`Log::damage`].
     ///
     /// # Errors
-    /// [`Error::Missing`] and [`Error::Damaged`] where data below `end` is gone or its end cannot be found;
-    /// [`Error::Meta`], [`Error::BadRange`], [`Error::Io`].
+    /// [`Error::Foreign`] and [`Error::Meta`] where the directory is, or may be, that of another partition while data is
+    /// due; [`Error::BadRange`], [`Error::Io`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: PathBuf,
@@ -76,6 +81,8 @@ impl Log {
         config: Config,
     ) -> Result<Self, Error> {
         let found = recover(&disk, &dir, id, (start, end), &config)?;
+        let front = found.damage.first().filter(|range| range.fault == Fault::Missing);
+        let front = front.cloned().map(Arc::new);
         let segments = found.dirty.into_iter().map(|segment| (segment.base, segment)).collect();
         Ok(Self {
             disk,
@@ -85,6 +92,8 @@ impl Log {
             sealed: Arc::new(found.sealed),
             active: found.active,
             empty_at: end,
+            front,
+            damage: found.damage,
             dir_exists: found.dir_exists,
             dirty: DirtySet {
                 segments,
@@ -186,9 +195,20 @@ impl Log {
         Ok(())
     }
 
-    /// First local offset.
+    /// What of the acknowledged data was found to be damaged or missing when the log was opened, in order. The rest is
+    /// served, and appends go on. Only what an open looks at is in it (lengths, the ends of segments): what a read meets
+    /// is said by [`Error::Damaged`].
+    #[must_use]
+    pub fn damage(&self) -> &[DamagedRange] {
+        &self.damage
+    }
+
+    /// First local offset, read or damaged.
     #[must_use]
     pub fn start_offset(&self) -> Offset {
+        if let Some(front) = &self.front {
+            return front.from;
+        }
         let first = self.sealed.first().or(self.active.as_ref());
         first.map_or(self.empty_at, |view| view.segment.base)
     }
@@ -226,6 +246,7 @@ impl Log {
         Reader {
             sealed: Arc::clone(&self.sealed),
             active: self.active.clone(),
+            front: self.front.clone(),
             start: self.start_offset(),
             end: self.end_offset(),
         }
@@ -276,6 +297,7 @@ impl Log {
             self.dirty.segments.remove(&segment.base);
             self.dirty.dir = true;
         }
+        self.front.take_if(|front| front.to <= offset);
         Ok(freed)
     }
 

@@ -43,10 +43,19 @@
 //! The commit log is the truth above the **recovery point** that [`Log::open`] is given, and the disk below it.
 //! * At or above it everything is cut, equal or not, and appended again by the caller: after a failed sync the page cache
 //!   shows what the disk does not have. Index entries go with it.
-//! * Below it nothing is ever cut. Missing batches fail the open. A damaged batch fails the reads of its offsets with
-//!   [`Error::Damaged`], which says where reading can go on: behind the batch by its length if an intact one begins
-//!   there, else at the next batch that the index knows. An open fails for damage only where it hides the place
-//!   at which the last segment is to be cut.
+//! * Below it nothing is ever cut, and nothing that is wrong there keeps the rest from being served. A damaged batch
+//!   fails the reads of its offsets with [`Error::Damaged`], which says where reading can go on: behind the batch by its
+//!   length if an intact one begins there, else at the next batch that the index knows. Offsets of a file that is cut
+//!   short or gone are damaged up to the next file's, or up to the recovery point. What the open meets of this is in
+//!   [`Log::damage`]; an error is only a directory that cannot be read or may be another partition's.
+//! * Where damage hides the place at which the last segment is to be cut, it is left as it is, and the next append
+//!   begins a segment at the recovery point:
+//!
+//! ```text
+//!   disk    [ 0 ... 719 ][ 720 ... 801 | ??? ]              recovery point 810, the batches behind 801 unreadable
+//!   served  [ 0 ... 719 ][ 720 ... 801 ] damaged 802..810 [ 810 ... ]       the next append is in 810.log
+//! ```
+//!
 //! * Of sealed segments only the last index entries and what follows them are looked at (some kilobytes each).
 //! * A file deleted before the crash may be back. If it leaves a gap below the known local start, it is removed again.
 //!
@@ -71,7 +80,7 @@ mod time_index;
 mod walk;
 
 pub use config::Config;
-pub use error::{Error, Fault, MetaFault};
+pub use error::{DamagedRange, Error, Fault, MetaFault};
 pub use log::{Dirty, Log, SegmentInfo};
 pub use producer_state::{ProducerError, ProducerSnapshot, ProducerStates, Verdict};
 pub use reader::{Reader, Timestamped, Within};

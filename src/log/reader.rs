@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::{Error, Fault};
+use super::error::{DamagedRange, Error, Fault};
 use super::segment::View;
 use super::walk::Found;
 use crate::record::{BatchHeader, HEADER_BYTES, Records, crc_matches, plain_records};
@@ -32,6 +32,7 @@ pub enum Within {
 pub struct Reader {
     pub(super) sealed: Arc<Vec<View>>,
     pub(super) active: Option<View>,
+    pub(super) front: Option<Arc<DamagedRange>>,
     pub(super) start: Offset,
     pub(super) end: Offset,
 }
@@ -92,6 +93,9 @@ impl Reader {
         if from >= upto.min(end) {
             return Ok(None);
         }
+        if let Some(front) = self.front.as_deref().filter(|front| from < front.to) {
+            return Err(front.clone().into());
+        }
         let Some(view) = self.view_of(from) else {
             return Err(Error::OutOfRange { requested: from, start, end });
         };
@@ -108,7 +112,7 @@ impl Reader {
         let good = good_prefix(&bytes, first.header.base_offset, upto.min(view.next_offset));
         if good == 0 {
             let Found { position, header } = first;
-            return Err(view.damage(position, header.base_offset, Fault::Checksum)?);
+            return Err(view.damage(position, header.base_offset, Fault::Checksum)?.into());
         }
         bytes.truncate(good);
         Ok(bytes.into())
@@ -129,7 +133,7 @@ impl Reader {
                 continue;
             }
             let (mut walk, _) = view.walk_towards(view.time_floor(timestamp_ms)?)?;
-            while let Some(found) = walk.next()? {
+            while let Some(found) = walk.next_batch()? {
                 if found.header.next_offset() > upto {
                     return Ok(None);
                 }
@@ -166,7 +170,7 @@ impl Reader {
             }
             // The highest of this segment lies beyond the bound: its first part has to be looked through.
             let (mut walk, _) = view.walk_towards(view.segment.base)?;
-            while let Some(found) = walk.next()? {
+            while let Some(found) = walk.next_batch()? {
                 if found.header.next_offset() > upto {
                     break;
                 }
@@ -244,7 +248,7 @@ fn timestamps(view: &View, found: &Found) -> Result<Vec<(Offset, i64)>, Error> {
     let header = &found.header;
     let batch = view.batch(found)?;
     if !crc_matches(&batch) {
-        return Err(view.damage(found.position, header.base_offset, Fault::Checksum)?);
+        return Err(view.damage(found.position, header.base_offset, Fault::Checksum)?.into());
     }
     let undecodable = |source| Error::Undecodable {
         path: view.segment.paths.log.clone(),

@@ -1,18 +1,18 @@
-//! Opening a directory: what is above the recovery point is cut, what is missing below it is named, indexes that do
-//! not match are made anew.
+//! Opening a directory: what is above the recovery point is cut, what is missing or damaged below it is named and
+//! fenced, indexes that do not match are made anew.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::config::Config;
-use super::error::{Error, Fault, MetaFault};
+use super::error::{DamagedRange, Error, Fault, MetaFault};
 use super::index::Index;
 use super::offset_index::OffsetEntry;
 use super::partition_meta::{self, Meta};
 use super::segment::{Highest, Indexes, Paths, Segment, View, base_offset_of};
 use super::time_index::TimeEntry;
-use super::walk::Walk;
+use super::walk::{Step, Walk};
 use crate::disk::{Disk, OpenMode};
 use crate::types::{Offset, TopicPartition};
 
@@ -21,6 +21,8 @@ use crate::types::{Offset, TopicPartition};
 pub(super) struct Recovered {
     pub(super) sealed: Vec<View>,
     pub(super) active: Option<View>,
+    /// Offsets below the recovery point that no segment has, and those that were found damaged; in order.
+    pub(super) damage: Vec<DamagedRange>,
     /// Whether the partition's directory exists.
     pub(super) dir_exists: bool,
     /// Segments that were changed.
@@ -43,28 +45,35 @@ pub(super) fn recover(
         return Err(Error::BadRange { id, start, end });
     }
     let mut recovered = Recovered::default();
-    let missing = |from| Error::Missing { path: dir.to_owned(), from, to: end };
     let names = match disk.list(dir) {
-        Ok(names) => Some(names),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            recovered.note_missing(dir, start, end);
+            return Ok(recovered);
+        }
         Err(error) => return Err(Error::io("list", dir)(error)),
     };
-    let Some(names) = names else {
-        return if start == end { Ok(recovered) } else { Err(missing(start)) };
-    };
     let ours = match partition_meta::read(disk.as_ref(), dir)? {
-        Meta::Of(found) => found == id,
+        Meta::Of(found) if found == id => true,
+        // Where data of ours should be, somebody else's is left for a person to look at.
+        Meta::Of(found) if start < end => {
+            return Err(Error::Foreign { path: dir.to_owned(), id, found, from: start, to: end });
+        }
+        Meta::Of(_) => false,
         // Created after the last checkpoint, and not wholly: nothing in it counts.
         Meta::Unknown(MetaFault::Absent | MetaFault::Damaged) if start == end => false,
+        // All of it is gone but for the directory's name: there is nothing that could be somebody else's.
+        Meta::Unknown(MetaFault::Absent)
+            if names.iter().all(|name| base_offset_of(name).is_none()) =>
+        {
+            recovered.note_missing(dir, start, end);
+            false
+        }
         Meta::Unknown(fault) => {
             return Err(Error::Meta { path: partition_meta::path(dir), fault });
         }
     };
     if !ours {
-        // Where data of ours should be, somebody else's is left for a person to look at.
-        if start < end {
-            return Err(missing(start));
-        }
         disk.remove_dir_all(dir).map_err(Error::io("remove", dir))?;
         recovered.parent_changed = true;
         return Ok(recovered);
@@ -84,15 +93,25 @@ pub(super) fn recover(
     }
     let opening = Opening { disk, dir, config, start };
     opening.segments(&bases, end, &mut recovered)?;
-    if recovered.active.is_some() {
+    let first =
+        recovered.sealed.first().or(recovered.active.as_ref()).map(|view| view.segment.base);
+    recovered.note_missing(dir, start, first.unwrap_or(end));
+    if first.is_some() || start < end {
         return Ok(recovered);
-    }
-    if start < end {
-        return Err(missing(start));
     }
     // The sync of a new directory may have failed, and then what the page cache shows of it is not believed.
     disk.remove_dir_all(dir).map_err(Error::io("remove", dir))?;
     Ok(Recovered { parent_changed: true, ..Recovered::default() })
+}
+
+impl Recovered {
+    /// The first offsets of the partition are in no file.
+    fn note_missing(&mut self, dir: &Path, from: Offset, to: Offset) {
+        if from < to {
+            let (path, fault) = (dir.to_owned(), Fault::Missing);
+            self.damage.insert(0, DamagedRange { path, position: 0, from, to, fault });
+        }
+    }
 }
 
 /// Whether this is an index without its segment: an unlink was lost in a crash.
@@ -118,38 +137,37 @@ impl Opening<'_> {
         recovered: &mut Recovered,
     ) -> Result<(), Error> {
         let mut views = Vec::with_capacity(bases.len());
+        let mut grows = false;
         for (i, &base) in bases.iter().enumerate() {
             let next_base = bases.get(i + 1).copied();
-            let limit = next_base.unwrap_or(end);
-            match self.segment(base, limit, next_base.is_none(), recovered)? {
-                Opened::Whole(view) => views.push(view),
+            let (limit, last) = (next_base.unwrap_or(end), next_base.is_none());
+            let Opened { view, ending } = self.segment(base, limit, last, recovered)?;
+            if ending == Ending::Short && limit <= self.start {
                 // Deleted before, and some unlinks were lost in a crash.
-                Opened::Short { .. } if limit <= self.start => {
-                    for base in views.drain(..).map(|view: View| view.segment.base).chain([base]) {
-                        Paths::new(self.dir, base).remove(self.disk.as_ref())?;
-                    }
-                    recovered.dirty.retain(|segment| segment.base > base);
-                    recovered.dir_changed = true;
+                for base in views.drain(..).map(|view: View| view.segment.base).chain([base]) {
+                    Paths::new(self.dir, base).remove(self.disk.as_ref())?;
                 }
-                Opened::Short { ends } => {
-                    let path = Paths::new(self.dir, base).log;
-                    return Err(Error::Missing { path, from: ends, to: limit });
-                }
+                recovered.dirty.retain(|segment| segment.base > base);
+                recovered.damage.retain(|range| range.from >= limit);
+                recovered.dir_changed = true;
+                continue;
             }
+            grows = last && ending == Ending::Whole;
+            if last && !grows {
+                // Where the next batch would have to stand is not known: it gets a segment of its own.
+                view.seal()?;
+                recovered.dirty.push(Arc::clone(&view.segment));
+                recovered.dir_changed = true;
+            }
+            views.push(view);
         }
-        // The last one goes on growing.
-        recovered.active = match bases.last() {
-            Some(last) if views.last().is_some_and(|view| view.segment.base == *last) => {
-                views.pop()
-            }
-            _ => None,
-        };
+        recovered.active = if grows { views.pop() } else { None };
         recovered.sealed = views;
         Ok(())
     }
 
     /// Opens one segment that should reach from `base` up to `limit`. The `last` one is cut there and made ready to
-    /// grow.
+    /// grow, unless damage hides the place.
     fn segment(
         &self,
         base: Offset,
@@ -173,19 +191,20 @@ impl Opening<'_> {
             view.highest = Some(highest);
             (position, base_offset)
         });
-        if from.is_none() {
-            *view.segment.indexes_mut() = Indexes::growing(self.disk, &paths);
-        }
-        if let Some(short) = scan(&mut view, begin, last)? {
-            return Ok(short);
+        // The old ones stay until the walk is done: where they are right, they show the way around damage.
+        let mut fresh = from.is_none().then(|| Indexes::growing(self.disk, &paths));
+        let ending = scan(&mut view, begin, last, &mut fresh, &mut recovered.damage)?;
+        let rebuilt = fresh.is_some();
+        if let Some(fresh) = fresh {
+            *view.segment.indexes_mut() = fresh;
         }
         if last && length > view.bytes {
             view.segment.file.set_len(view.bytes).map_err(Error::io("cut", &paths.log))?;
             recovered.dirty.push(Arc::clone(&view.segment));
-        } else if !last && from.is_none() {
+        } else if !last && rebuilt {
             self.seal_again(&view, recovered)?;
         }
-        Ok(Opened::Whole(view))
+        Ok(Opened { view, ending })
     }
 
     /// The indexes of a segment that goes on growing, without what points at or above `limit`.
@@ -245,12 +264,20 @@ impl Opening<'_> {
     }
 }
 
-enum Opened {
-    Whole(View),
-    /// The segment's file ends at offset `ends`, below where it should.
-    Short {
-        ends: Offset,
-    },
+/// How the batches of a file end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Where they should.
+    Whole,
+    /// Behind a whole batch, below where they should.
+    Short,
+    /// Damage hides it.
+    Lost,
+}
+
+struct Opened {
+    view: View,
+    ending: Ending,
 }
 
 /// Position and base offset of the batch of the last index entry, and the highest timestamp up to it. None unless the
@@ -284,53 +311,54 @@ fn last_entry(view: &View) -> Result<Option<(u64, Offset, Highest)>, Error> {
     }
 }
 
-/// Walks a segment from a batch on to the end of what it should hold, which becomes the end of the view.
+/// Walks a segment from a batch on to the end of what it should hold, which becomes the end of the view unless damage
+/// hides it. Fills `fresh` indexes, or those of the segment where there are none, and names the damage.
 fn scan(
     view: &mut View,
     (position, base_offset): (u64, Offset),
     last: bool,
-) -> Result<Option<Opened>, Error> {
+    fresh: &mut Option<Indexes>,
+    damage: &mut Vec<DamagedRange>,
+) -> Result<Ending, Error> {
     let whole = view.clone();
     let segment = Arc::clone(&whole.segment);
     let mut walk = Walk::from(&whole, position, base_offset);
     let mut newest = None;
     loop {
-        match walk.next() {
-            Ok(Some(found)) => {
-                view.note(&mut segment.indexes_mut(), found.position, &found.header);
+        let range = match walk.next()? {
+            Step::Batch(found) => {
+                match fresh {
+                    Some(fresh) => view.note(fresh, found.position, &found.header),
+                    None => view.note(&mut segment.indexes_mut(), found.position, &found.header),
+                }
                 newest = Some(found);
+                continue;
             }
-            Ok(None) => break,
-            // No batch ends at the recovery point.
-            Err(error @ Error::Damaged { to, fault: Fault::Overlong, .. })
-                if last && to == whole.next_offset =>
-            {
-                return Err(error);
-            }
-            // Readers name it when they come there.
-            Err(Error::Damaged { .. }) if !walk.is_lost() => {}
-            Err(Error::Damaged { position, from, fault: Fault::Truncated, .. })
-                if last || position == whole.bytes =>
-            {
-                return Ok(Some(Opened::Short { ends: from }));
-            }
-            Err(Error::Damaged { .. }) if !last => break,
-            // Where the batches end that are to stay is not known.
-            Err(error) => return Err(error),
+            Step::End => break,
+            Step::Damaged(range) => range,
+        };
+        let (ends_here, fault) = (range.position == whole.bytes, range.fault);
+        // No batch ends at the recovery point.
+        let across = last && fault == Fault::Overlong && range.to == whole.next_offset;
+        damage.push(range);
+        if walk.is_lost() && ends_here && fault == Fault::Truncated {
+            return Ok(Ending::Short);
+        }
+        if walk.is_lost() || across {
+            return Ok(Ending::Lost);
         }
     }
-    view.bytes = walk.position();
     if let Some(newest) = newest
-        && last
-        && view.bytes < whole.bytes
+        && walk.position() < whole.bytes
         && !whole.is_intact(&newest)?
-        && whole.trusted(view.bytes, newest.header.base_offset)?.is_none()
+        && whole.trusted(walk.position(), newest.header.base_offset)?.is_none()
     {
         // Perhaps its length is wrong: a cut there would take bytes of it.
-        let base_offset = newest.header.base_offset;
-        return Err(whole.damage(newest.position, base_offset, Fault::Checksum)?);
+        damage.push(whole.damage(newest.position, newest.header.base_offset, Fault::Checksum)?);
+        return Ok(Ending::Lost);
     }
-    Ok(None)
+    view.bytes = walk.position();
+    Ok(Ending::Whole)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::index::Index;
 use super::offset_index::OffsetEntry;
 use super::time_index::TimeEntry;
-use super::walk::Walk;
+use super::walk::{Step, Walk};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::types::Offset;
@@ -238,12 +238,11 @@ impl View {
         let mut fresh = self.segment.indexes().emptied();
         let mut walk = Walk::begin(self);
         loop {
-            match walk.next() {
-                Ok(Some(found)) => scratch.note(&mut fresh, found.position, &found.header),
-                Ok(None) => break,
+            match walk.next()? {
+                Step::Batch(found) => scratch.note(&mut fresh, found.position, &found.header),
+                Step::End => break,
                 // Readers name it when they come there.
-                Err(Error::Damaged { .. }) => {}
-                Err(error) => return Err(error),
+                Step::Damaged(_) => {}
             }
         }
         let mut indexes = self.segment.indexes_mut();

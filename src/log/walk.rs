@@ -1,6 +1,6 @@
 //! From header to header through a segment, and around what is damaged in it.
 
-use super::error::{Error, Fault};
+use super::error::{DamagedRange, Error, Fault};
 use super::offset_index::OffsetEntry;
 use super::segment::View;
 use crate::record::{BatchHeader, HEADER_BYTES, crc_matches};
@@ -16,6 +16,16 @@ const MAGIC_AT: usize = 16;
 pub(super) struct Found {
     pub(super) position: u64,
     pub(super) header: BatchHeader,
+}
+
+/// What a walk comes to.
+#[derive(Debug)]
+pub(super) enum Step {
+    Batch(Found),
+    /// The next step goes on behind it.
+    Damaged(DamagedRange),
+    /// The end of the view.
+    End,
 }
 
 /// Headers in order, each checked: magic and length, base offset continuous with the batch before, whole within the
@@ -43,23 +53,35 @@ impl<'a> Walk<'a> {
         Self { view, position, expected, previous: None, window, window_at, lost: false }
     }
 
-    /// The next batch; none where the view ends.
+    /// One step on.
     ///
     /// # Errors
-    /// [`Error::Damaged`]: the next call goes on behind the damage. [`Error::Io`].
-    pub(super) fn next(&mut self) -> Result<Option<Found>, Error> {
+    /// [`Error::Io`].
+    pub(super) fn next(&mut self) -> Result<Step, Error> {
         if self.expected >= self.view.next_offset {
-            return Ok(None);
+            return Ok(Step::End);
         }
-        match self.check()? {
+        Ok(match self.check()? {
             Ok(header) => {
                 let found = Found { position: self.position, header };
                 self.position += header.total_bytes() as u64;
                 self.expected = header.next_offset();
                 self.previous = Some(found);
-                Ok(Some(found))
+                Step::Batch(found)
             }
-            Err(fault) => Err(self.step_over(fault)?),
+            Err(fault) => Step::Damaged(self.step_over(fault)?),
+        })
+    }
+
+    /// The next batch; none where the view ends.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]: the next call goes on behind the damage. [`Error::Io`].
+    pub(super) fn next_batch(&mut self) -> Result<Option<Found>, Error> {
+        match self.next()? {
+            Step::Batch(found) => Ok(Some(found)),
+            Step::End => Ok(None),
+            Step::Damaged(range) => Err(range.into()),
         }
     }
 
@@ -74,7 +96,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The batch given last has a body that its header does not match: goes on behind it.
-    fn reject(&mut self, found: &Found) -> Result<Error, Error> {
+    fn reject(&mut self, found: &Found) -> Result<DamagedRange, Error> {
         (self.position, self.expected) = (found.position, found.header.base_offset);
         self.previous = None;
         self.step_over(Fault::Checksum)
@@ -115,7 +137,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Describes the damage at the position and moves behind it.
-    fn step_over(&mut self, fault: Fault) -> Result<Error, Error> {
+    fn step_over(&mut self, fault: Fault) -> Result<DamagedRange, Error> {
         let (mut position, mut from, mut fault) = (self.position, self.expected, fault);
         // A batch with a wrong length or last offset shows in its successor only.
         if let Some(previous) = self.previous.take()
@@ -129,7 +151,7 @@ impl<'a> Walk<'a> {
         (self.position, self.expected) =
             resumed.unwrap_or((self.view.bytes, self.view.next_offset));
         let path = self.view.segment.paths.log.clone();
-        Ok(Error::Damaged { path, position, from, to: self.expected, fault })
+        Ok(DamagedRange { path, position, from, to: self.expected, fault })
     }
 }
 
@@ -151,9 +173,9 @@ impl View {
     fn search(&self, target: Offset, surely: bool) -> Result<Found, Error> {
         let (mut walk, mut index_doubted) = self.walk_towards(target)?;
         loop {
-            let damage = match walk.next() {
-                Ok(Some(found)) if found.header.next_offset() <= target => continue,
-                Ok(Some(found)) => {
+            let damage = match walk.next()? {
+                Step::Batch(found) if found.header.next_offset() <= target => continue,
+                Step::Batch(found) => {
                     let claims = surely && found.header.base_offset != target;
                     if claims && !self.is_intact(&found)? {
                         walk.reject(&found)?
@@ -165,17 +187,17 @@ impl View {
                         return Ok(found);
                     }
                 }
-                Ok(None) => {
+                Step::End => {
                     let (start, end) = (self.segment.base, self.next_offset);
                     return Err(Error::OutOfRange { requested: target, start, end });
                 }
-                Err(error) => error,
+                Step::Damaged(range) => range,
             };
-            match damage {
-                // What the index pointed at may be this very batch: then it is right.
-                Error::Damaged { to, .. } if to <= target => index_doubted = false,
-                error => return Err(error),
+            if damage.to > target {
+                return Err(damage.into());
             }
+            // What the index pointed at may be this very batch: then it is right.
+            index_doubted = false;
         }
     }
 
@@ -224,9 +246,14 @@ impl View {
     }
 
     /// The damage that begins with the batch at `position`, which should have the base offset `from`.
-    pub(super) fn damage(&self, position: u64, from: Offset, fault: Fault) -> Result<Error, Error> {
+    pub(super) fn damage(
+        &self,
+        position: u64,
+        from: Offset,
+        fault: Fault,
+    ) -> Result<DamagedRange, Error> {
         let to = self.resume(position, from)?.map_or(self.next_offset, |(_, offset)| offset);
-        Ok(Error::Damaged { path: self.segment.paths.log.clone(), position, from, to, fault })
+        Ok(DamagedRange { path: self.segment.paths.log.clone(), position, from, to, fault })
     }
 
     /// Position and base offset of the first batch behind the damaged one at `position` that can be trusted: the one

@@ -310,7 +310,7 @@ impl Shipping {
             let error = match read.await {
                 Ok(Ok(bytes)) if !bytes.is_empty() => return Ok(bytes),
                 Ok(Ok(_)) => "the local log gave nothing below the high watermark".to_owned(),
-                Ok(Err(error @ (log::Error::OutOfRange { .. } | log::Error::Missing { .. }))) => {
+                Ok(Err(error @ log::Error::OutOfRange { .. })) => {
                     return Err(damaged(&in_words(&error)));
                 }
                 Ok(Err(error)) => in_words(&error),

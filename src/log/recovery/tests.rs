@@ -176,8 +176,40 @@ fn everything_above_the_recovery_point_is_cut() {
     }
 }
 
+/// Damage below the recovery point as a range of offsets, and that exactly the rest can be read.
+fn serves_all_but(log: &Log, model: &Model, lost: std::ops::Range<Offset>) {
+    let found: Vec<_> = log.damage().iter().map(|range| (range.from, range.to)).collect();
+    assert_eq!(found, [(lost.start, lost.end)]);
+    let reader = log.reader();
+    assert_eq!(reader.end_offset(), model.end(0));
+    for batch in &model.0 {
+        match reader.read(batch.base, reader.end_offset(), 1) {
+            Ok(bytes) => {
+                assert!(!lost.contains(&batch.base), "{} of {lost:?}", batch.base);
+                assert_eq!(bytes, batch.bytes);
+            }
+            Err(Error::Damaged { from, to, .. }) => {
+                assert_eq!((from, to), (lost.start, lost.end));
+                assert!(lost.contains(&batch.base));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Appends go on behind the damage, and a later start finds the same.
+fn goes_on_behind(disk: &SimDisk, mut log: Log, model: &Model, lost: std::ops::Range<Offset>) {
+    serves_all_but(&log, model, lost.clone());
+    let mut model = model.clone();
+    appended(&mut log, &mut model, 3);
+    serves_all_but(&log, &model, lost.clone());
+    let end = checkpoint(&mut log);
+    drop(log);
+    serves_all_but(&try_open(&disk.crash(3), 0, end).unwrap(), &model, lost);
+}
+
 #[test]
-fn a_file_that_ends_too_early_is_named_and_kept() {
+fn a_file_that_ends_too_early_is_named_and_the_rest_is_served() {
     let disk = SimDisk::new();
     let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
     appended(&mut log, &mut model, 20);
@@ -185,23 +217,68 @@ fn a_file_that_ends_too_early_is_named_and_kept() {
     let last = log.segments().pop().unwrap();
     drop(log);
     let path = Paths::new(&dir(), last.base_offset).log;
-    let file = disk.open(&path, OpenMode::Write).unwrap();
     let lost = model.0.last().unwrap();
     for cut in [1, lost.bytes.len() as u64 - 1, lost.bytes.len() as u64] {
+        let disk = disk.crash(2);
+        let file = disk.open(&path, OpenMode::Write).unwrap();
         file.set_len(last.bytes - cut).unwrap();
-        match try_open(&disk, 0, end) {
-            Err(Error::Missing { path: named, from, to }) => {
-                assert_eq!((named, from, to), (path.clone(), lost.base, end));
-            }
-            other => panic!("{other:?}"),
-        }
+        let log = try_open(&disk, 0, end).unwrap();
+        assert_eq!(log.damage()[0].path, path);
         assert_eq!(file.len().unwrap(), last.bytes - cut);
+        file.sync().unwrap();
+        goes_on_behind(&disk, log, &model, lost.base..end);
     }
-    // One that is wholly gone, and one between others.
+}
+
+#[test]
+fn a_file_that_is_gone_is_a_hole_in_what_is_served() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 40);
+    let end = checkpoint(&mut log);
+    let segments = log.segments();
+    drop(log);
+    for segment in &segments {
+        let disk = disk.crash(2);
+        Paths::new(&dir(), segment.base_offset).remove(&disk).unwrap();
+        disk.sync_dir(&dir()).unwrap();
+        let log = try_open(&disk, 0, end).unwrap();
+        goes_on_behind(&disk, log, &model, segment.base_offset..segment.next_offset);
+    }
+    // All of them, with and without the directory.
+    for with_dir in [true, false] {
+        let disk = disk.crash(2);
+        if with_dir {
+            segments.iter().for_each(|s| Paths::new(&dir(), s.base_offset).remove(&disk).unwrap());
+            disk.sync_dir(&dir()).unwrap();
+        } else {
+            disk.remove_dir_all(&dir()).unwrap();
+            disk.sync_dir(&PathBuf::from("/data")).unwrap();
+        }
+        let log = try_open(&disk, 0, end).unwrap();
+        assert_eq!((log.start_offset(), log.end_offset()), (0, end));
+        goes_on_behind(&disk, log, &model, 0..end);
+    }
+}
+
+#[test]
+fn a_hole_at_the_front_goes_with_what_is_deleted() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 40);
+    let end = checkpoint(&mut log);
+    let segments = log.segments();
+    drop(log);
     Paths::new(&dir(), 0).remove(&disk).unwrap();
-    let second = Paths::new(&dir(), disk_bases(&disk)[1]);
-    second.remove(&disk).unwrap();
-    assert!(matches!(try_open(&disk, 0, end), Err(Error::Missing { .. })));
+    let mut log = try_open(&disk, 0, end).unwrap();
+    let first = segments[0].next_offset;
+    assert_eq!(log.delete_below(first - 1).unwrap(), 0);
+    assert_eq!(log.start_offset(), 0);
+    log.delete_below(first).unwrap();
+    assert_eq!(log.start_offset(), first);
+    assert!(
+        matches!(log.reader().read(0, end, 1), Err(Error::OutOfRange { start, .. }) if start == first)
+    );
 }
 
 fn disk_bases(disk: &SimDisk) -> Vec<Offset> {
@@ -209,37 +286,36 @@ fn disk_bases(disk: &SimDisk) -> Vec<Offset> {
 }
 
 #[test]
-fn an_empty_directory_with_a_recovery_point_is_missing_data() {
+fn a_recovery_point_below_the_start_is_refused() {
     let disk = SimDisk::new();
-    match try_open(&disk, 5, 9) {
-        Err(Error::Missing { path, from: 5, to: 9 }) => assert_eq!(path, dir()),
-        other => panic!("{other:?}"),
-    }
     assert!(matches!(try_open(&disk, 9, 5), Err(Error::BadRange { .. })));
 }
 
 #[test]
-fn a_damaged_batch_before_the_cut_is_an_error_and_nothing_is_cut() {
+fn a_damaged_batch_that_hides_the_cut_is_fenced_and_nothing_is_cut() {
     let disk = SimDisk::new();
     let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
     appended(&mut log, &mut model, 3);
     let end = checkpoint(&mut log);
     drop(log);
     let path = Paths::new(&dir(), 0).log;
+    let whole = disk.read_all(&path, 1 << 20).unwrap();
     // The length of the last batch: where it ends cannot be known.
     let position = model.0[..2].iter().map(|batch| batch.bytes.len()).sum::<usize>();
-    disk.flip(&path, position + 11, 2);
-    let length = disk.open(&path, OpenMode::Read).unwrap().len().unwrap();
-    let failed = try_open(&disk, 0, end);
-    assert!(matches!(
-        failed,
-        Err(Error::Damaged { from: 4, to: 6, .. } | Error::Missing { from: 4, to: 6, .. })
-    ));
-    assert_eq!(disk.open(&path, OpenMode::Read).unwrap().len().unwrap(), length);
+    for byte in 8..12 {
+        for bit in 0..8 {
+            let disk = disk.crash(0);
+            disk.flip(&path, position + byte, 1 << bit);
+            let log = try_open(&disk, 0, end).unwrap();
+            assert_eq!(disk.read_all(&path, 1 << 20).unwrap().len(), whole.len());
+            goes_on_behind(&disk, log, &model, 4..6);
+        }
+    }
     // A recovery point within a batch is no place to cut either.
-    disk.flip(&path, position + 11, 2);
-    let failed = try_open(&disk, 0, 5);
-    assert!(matches!(failed, Err(Error::Damaged { fault: Fault::Overlong, .. })), "{failed:?}");
+    let log = try_open(&disk, 0, 5).unwrap();
+    assert_eq!(log.damage().len(), 1);
+    assert_eq!((log.damage()[0].from, log.damage()[0].to, log.end_offset()), (4, 5, 5));
+    assert_eq!(disk.read_all(&path, 1 << 20).unwrap(), whole);
     model.check(&testing::open(&disk, &dir(), 0, 6).reader());
 }
 
@@ -267,6 +343,9 @@ fn an_unreadable_meta_is_an_error_only_where_data_is_due() {
     appended(&mut log, &mut model, 3);
     let end = checkpoint(&mut log);
     drop(log);
+    let foreign = TopicPartition { topic: TopicId([1; 16]), ..id() };
+    let refused = Log::open(disk.shared(), dir(), foreign, 0, end, CONFIG);
+    assert!(matches!(refused, Err(Error::Foreign { found, .. }) if found == id()));
     disk.flip(&partition_meta::path(&dir()), 15, 1);
     assert!(matches!(try_open(&disk, 0, end), Err(Error::Meta { fault: MetaFault::Damaged, .. })));
     assert!(disk.exists(&dir()));
@@ -285,7 +364,8 @@ fn rests_of_deleted_segments_are_removed() {
     drop(log);
     // As if the unlink of the first had been lost, and that of the second had not.
     Paths::new(&dir(), segments[1].base_offset).remove(&disk).unwrap();
-    assert!(matches!(try_open(&disk, 0, end), Err(Error::Missing { .. })));
+    let lost = segments[1].base_offset..segments[1].next_offset;
+    serves_all_but(&try_open(&disk, 0, end).unwrap(), &model, lost);
     let log = try_open(&disk, segments[2].base_offset, end).unwrap();
     assert_eq!(log.start_offset(), segments[2].base_offset);
     assert_eq!(disk_bases(&disk)[0], segments[2].base_offset);
