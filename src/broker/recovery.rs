@@ -183,7 +183,7 @@ impl Replay {
         let Some(topic) = self.catalogue.topics.get(&id.topic) else { return Ok(()) };
         let Some(state) = self.catalogue.partition(id) else { return Ok(()) };
         let options = TopicOptions::from_checked(&topic.options);
-        let log = Log::open(
+        let mut log = Log::open(
             Arc::clone(&self.disk),
             partition_dir(&self.data_dir, &topic.name, id.partition),
             id,
@@ -192,6 +192,7 @@ impl Replay {
             log_config(&options),
         )
         .map_err(|source| OpenError::Log { topic: topic.name.clone(), source })?;
+        log.set_epochs(state.epochs.iter().map(|it| (it.epoch, it.first_offset)).collect());
         for range in log.damage() {
             tracing::error!(topic = %topic.name, partition = id.partition, from = range.from, to = range.to, shipped = state.shipped(), error = %range, "local data is damaged, the rest is served: offsets below `shipped` are on the shard servers, others are lost unless the file is put back from a copy");
         }

@@ -24,6 +24,9 @@ pub enum Fault {
     /// The checksum over the body does not match.
     #[error("the checksum of the batch does not match")]
     Checksum,
+    /// The batch names another leader epoch than the one that wrote its offset.
+    #[error("the batch names another leader epoch than the one that wrote its offset")]
+    Epoch,
     /// No segment file has them.
     #[error("their segment file is missing")]
     Missing,

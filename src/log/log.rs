@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::config::Config;
+use super::epochs::Epochs;
 use super::error::{DamagedRange, Error, Fault};
 use super::partition_meta;
 use super::reader::Reader;
@@ -14,7 +15,7 @@ use super::recovery::recover;
 use super::segment::{Segment, View};
 use crate::disk::{Disk, DiskFile};
 use crate::record::{BatchHeader, Batches};
-use crate::types::{Offset, TopicPartition};
+use crate::types::{LeaderEpoch, Offset, TopicPartition};
 
 /// One partition's segments. Owned and changed by one task; others read through [`Log::reader`].
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub struct Log {
     /// Offsets before the first segment that no file has.
     front: Option<Arc<DamagedRange>>,
     damage: Vec<DamagedRange>,
+    epochs: Arc<Epochs>,
     dir_exists: bool,
     dirty: DirtySet,
     poisoned: Arc<AtomicBool>,
@@ -80,7 +82,8 @@ impl Log {
         end: Offset,
         config: Config,
     ) -> Result<Self, Error> {
-        let found = recover(&disk, &dir, id, (start, end), &config)?;
+        let epochs = Arc::<Epochs>::default();
+        let found = recover(&disk, &dir, id, (start, end), &config, &epochs)?;
         let front = found.damage.first().filter(|range| range.fault == Fault::Missing);
         let front = front.cloned().map(Arc::new);
         let segments = found.dirty.into_iter().map(|segment| (segment.base, segment)).collect();
@@ -94,6 +97,7 @@ impl Log {
             empty_at: end,
             front,
             damage: found.damage,
+            epochs,
             dir_exists: found.dir_exists,
             dirty: DirtySet {
                 segments,
@@ -103,6 +107,12 @@ impl Log {
             },
             poisoned: Arc::default(),
         })
+    }
+
+    /// Says in which leader epoch the offsets were written that are there already: each epoch with its first offset, both
+    /// rising. A batch that names another one is damaged, for no checksum of Kafka's covers that field. Appends add to it.
+    pub fn set_epochs(&mut self, epochs: Vec<(LeaderEpoch, Offset)>) {
+        self.epochs.set(epochs);
     }
 
     /// Appends whole batches, the first with [`Log::end_offset`] as base offset. They can be read at once, and are
@@ -190,7 +200,7 @@ impl Log {
             self.dir_exists = true;
         }
         let interval = self.config.index_interval_bytes;
-        self.active = Some(View::create(&self.disk, &self.dir, base, interval)?);
+        self.active = Some(View::create(&self.disk, &self.dir, base, interval, &self.epochs)?);
         self.dirty.dir = true;
         Ok(())
     }

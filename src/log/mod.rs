@@ -26,7 +26,14 @@
 //!   Log::append ---> page cache of the active .log ---> Dirty::sync (checkpoint) ---> disk
 //!        |                      ^
 //!   Log::reader ---> Reader ----+   no lock of the log's: a reader has its segments and how far each may be read
+//!                     | read           a copy, of which every batch is checked by its CRC
+//!                     | locate_range   file, position, length: for `sendfile`, which shows this process no bytes
 //! ```
+//!
+//! # What a read checks
+//! The head of every batch each time: magic and length, base offset where the batch before it ended, the leader epoch
+//! of that offset ([`Log::set_epochs`]). The body, by its CRC, on every copy, and the first time after the segment was
+//! opened: the stretches of a file that were found right are remembered, and so are those that this process wrote.
 //!
 //! # Invariants
 //! * `segment.base <= offset < segment.next_offset`; each segment begins where the one before it ends; inside, each
@@ -59,18 +66,18 @@
 //! * Of sealed segments only the last index entries and what follows them are looked at (some kilobytes each).
 //! * A file deleted before the crash may be back. If it leaves a gap below the known local start, it is removed again.
 //!
-//! Not covered: the leader epoch in a batch's header has no check here, see the epoch table of the layer above.
-//!
 //! Where to look next: `log` (append, roll, delete), `reader` (reads and timestamps), `walk` (header checks, damage),
-//! `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! `proof` (what needs no second look), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
 mod config;
+mod epochs;
 mod error;
 mod index;
 mod log;
 mod offset_index;
 mod partition_meta;
 mod producer_state;
+mod proof;
 mod reader;
 mod recovery;
 mod segment;
@@ -83,4 +90,4 @@ pub use config::Config;
 pub use error::{DamagedRange, Error, Fault, MetaFault};
 pub use log::{Dirty, Log, SegmentInfo};
 pub use producer_state::{ProducerError, ProducerSnapshot, ProducerStates, Verdict};
-pub use reader::{Reader, Timestamped, Within};
+pub use reader::{Range, Reader, Timestamped, Within};

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::error::{DamagedRange, Error, Fault};
 use super::segment::View;
-use super::walk::Found;
+use super::walk::{Found, Step, Walk};
+use crate::disk::DiskFile;
 use crate::record::{BatchHeader, HEADER_BYTES, Records, crc_matches, plain_records};
 use crate::types::Offset;
 use crate::types::limits::RECORD_BATCH_BYTES;
@@ -25,6 +26,19 @@ pub enum Within {
         /// Its length.
         batch_bytes: usize,
     },
+}
+
+/// Whole batches in a file, all of which were checked, see [`Reader::locate_range`].
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// The segment. It stays readable as long as this is held, also when the segment is deleted meanwhile.
+    pub file: Arc<dyn DiskFile>,
+    /// Where the first batch begins.
+    pub position: u64,
+    /// Length of all batches together, one at least.
+    pub bytes: usize,
+    /// Offset behind the last batch.
+    pub next_offset: Offset,
 }
 
 /// A log as it was when the reader was taken: what was appended later is not seen, what was deleted later is.
@@ -52,14 +66,14 @@ impl Reader {
 
     /// Whole batches in order, beginning with the one that has `from`, none with an offset at or above `upto`: as many
     /// as `max_bytes` hold, at least one, at most those of one segment. Empty if `from` is at or above `upto`. The
-    /// header and the CRC of every batch were checked.
+    /// header and the CRC of every batch were checked, in the bytes that are given.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `start_offset() <= from <= end_offset()`. [`Error::Damaged`] if the batch with
     /// `from` is damaged; reading on from its `to` works. [`Error::Io`].
     pub fn read(&self, from: Offset, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
         match self.first(from, upto)? {
-            Some((view, first)) => Self::read_at(view, first, upto, max_bytes),
+            Some((view, first)) => view.read_run(&first, upto, max_bytes),
             None => Ok(Bytes::new()),
         }
     }
@@ -81,10 +95,29 @@ impl Reader {
         if batch_bytes > max_bytes {
             return Ok(Within::TooLong { batch_bytes });
         }
-        Self::read_at(view, first, upto, max_bytes).map(Within::Batches)
+        view.read_run(&first, upto, max_bytes).map(Within::Batches)
     }
 
-    /// The batch that has `from`, if it lies below `upto`.
+    /// Where the batches lie that [`Reader::read`] would give, for a copy from file to socket that this process does not
+    /// see. None if `from` is at or above `upto`. Headers are checked each time; bodies the first time after the segment
+    /// was opened, and not where this process wrote them: what the disk does to them later is for the reader's own
+    /// check of the CRC.
+    ///
+    /// # Errors
+    /// As of [`Reader::read`].
+    pub fn locate_range(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<Range>, Error> {
+        match self.first(from, upto)? {
+            Some((view, first)) => view.locate_run(&first, upto, max_bytes),
+            None => Ok(None),
+        }
+    }
+
+    /// The batch that has `from`, if all of it lies below `upto`.
     fn first(&self, from: Offset, upto: Offset) -> Result<Option<(&View, Found)>, Error> {
         let (start, end) = (self.start, self.end);
         if from < start || from > end {
@@ -101,21 +134,6 @@ impl Reader {
         };
         let first = view.locate_surely(from)?;
         Ok((first.header.next_offset() <= upto).then_some((view, first)))
-    }
-
-    fn read_at(view: &View, first: Found, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
-        let least = first.header.total_bytes();
-        let left = usize::try_from(view.bytes - first.position).unwrap_or(usize::MAX);
-        let length = max_bytes.clamp(least, RECORD_BATCH_BYTES.max(least)).min(left);
-        let mut bytes = vec![0; length];
-        view.read_exact(&mut bytes, first.position)?;
-        let good = good_prefix(&bytes, first.header.base_offset, upto.min(view.next_offset));
-        if good == 0 {
-            let Found { position, header } = first;
-            return Err(view.damage(position, header.base_offset, Fault::Checksum)?.into());
-        }
-        bytes.truncate(good);
-        Ok(bytes.into())
     }
 
     /// The first record below `upto` whose timestamp is `timestamp_ms` or later. Timestamps need not be in order.
@@ -200,6 +218,69 @@ impl Reader {
 }
 
 impl View {
+    /// See [`Reader::locate_range`].
+    fn locate_run(
+        &self,
+        first: &Found,
+        upto: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<Range>, Error> {
+        let last = self.last_of_run(first, upto, max_bytes)?;
+        Ok(last.map(|last| Range {
+            file: Arc::clone(&self.segment.file),
+            position: first.position,
+            bytes: (last.end() - first.position) as usize,
+            next_offset: last.header.next_offset(),
+        }))
+    }
+
+    /// See [`Reader::read`].
+    fn read_run(&self, first: &Found, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
+        let max_bytes = max_bytes.min(RECORD_BATCH_BYTES);
+        let Some(range) = self.locate_run(first, upto, max_bytes)? else {
+            return Ok(Bytes::new());
+        };
+        let mut bytes = vec![0; range.bytes];
+        self.read_exact(&mut bytes, range.position)?;
+        let good = good_prefix(&bytes, first.header.base_offset, range.next_offset);
+        if good == 0 {
+            let Found { position, header } = first;
+            return Err(self.damage(*position, header.base_offset, Fault::Checksum)?.into());
+        }
+        bytes.truncate(good);
+        Ok(bytes.into())
+    }
+
+    /// The last of the batches from `first` on that are below `upto`, intact, and together no longer than `max_bytes`,
+    /// where the first may be. None if not even that is below `upto`.
+    fn last_of_run(
+        &self,
+        first: &Found,
+        upto: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<Found>, Error> {
+        let mut walk = Walk::from(self, first.position, first.header.base_offset);
+        let mut last: Option<Found> = None;
+        loop {
+            let damage = match walk.next()? {
+                Step::Batch(found) => {
+                    let fits = found.end() - first.position <= max_bytes as u64;
+                    if found.header.next_offset() > upto || !(fits || last.is_none()) {
+                        return Ok(last);
+                    }
+                    if self.prove(&found)? {
+                        last = Some(found);
+                        continue;
+                    }
+                    self.damage(found.position, found.header.base_offset, Fault::Checksum)?
+                }
+                Step::Damaged(damage) => damage,
+                Step::End => return Ok(last),
+            };
+            return if last.is_some() { Ok(last) } else { Err(damage.into()) };
+        }
+    }
+
     /// An offset before which every batch of this segment is older than `timestamp_ms`.
     fn time_floor(&self, timestamp_ms: i64) -> Result<Offset, Error> {
         let entry = {

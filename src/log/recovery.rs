@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::Config;
+use super::epochs::Epochs;
 use super::error::{DamagedRange, Error, Fault, MetaFault};
 use super::index::Index;
 use super::offset_index::OffsetEntry;
@@ -40,6 +41,7 @@ pub(super) fn recover(
     id: TopicPartition,
     (start, end): (Offset, Offset),
     config: &Config,
+    epochs: &Arc<Epochs>,
 ) -> Result<Recovered, Error> {
     if end < start {
         return Err(Error::BadRange { id, start, end });
@@ -91,7 +93,7 @@ pub(super) fn recover(
         Paths::new(dir, base).remove(disk.as_ref())?;
         recovered.dir_changed = true;
     }
-    let opening = Opening { disk, dir, config, start };
+    let opening = Opening { disk, dir, config, start, epochs };
     opening.segments(&bases, end, &mut recovered)?;
     let first =
         recovered.sealed.first().or(recovered.active.as_ref()).map(|view| view.segment.base);
@@ -126,6 +128,7 @@ struct Opening<'a> {
     dir: &'a Path,
     config: &'a Config,
     start: Offset,
+    epochs: &'a Arc<Epochs>,
 }
 
 impl Opening<'_> {
@@ -184,7 +187,8 @@ impl Opening<'_> {
         let rebuild = loaded.is_none();
         let indexes = loaded.unwrap_or_else(|| Indexes::growing(self.disk, &paths));
         let interval_bytes = self.config.index_interval_bytes;
-        let segment = Segment::new(base, paths.clone(), file, interval_bytes, indexes);
+        let epochs = Arc::clone(self.epochs);
+        let segment = Segment::new(base, paths.clone(), file, interval_bytes, indexes, epochs);
         let mut view = View { segment, bytes: length, next_offset: limit, highest: None };
         let from = if rebuild { None } else { last_entry(&view)? };
         let begin = from.map_or((0, base), |(position, base_offset, highest)| {

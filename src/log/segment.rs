@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::epochs::Epochs;
 use super::error::Error;
 use super::index::Index;
 use super::offset_index::OffsetEntry;
+use super::proof::Proved;
 use super::time_index::TimeEntry;
 use super::walk::{Step, Walk};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::record::{BatchHeader, HEADER_BYTES};
-use crate::types::Offset;
+use crate::types::{LeaderEpoch, Offset};
 
 /// The names of a segment's three files.
 #[derive(Debug, Clone)]
@@ -82,6 +84,8 @@ pub(super) struct Segment {
     pub(super) base: Offset,
     pub(super) paths: Paths,
     pub(super) file: Arc<dyn DiskFile>,
+    pub(super) epochs: Arc<Epochs>,
+    pub(super) proved: Proved,
     interval_bytes: u64,
     indexes: RwLock<Indexes>,
 }
@@ -93,9 +97,17 @@ impl Segment {
         file: Arc<dyn DiskFile>,
         interval_bytes: u32,
         indexes: Indexes,
+        epochs: Arc<Epochs>,
     ) -> Arc<Self> {
-        let interval_bytes = u64::from(interval_bytes);
-        Arc::new(Self { base, paths, file, interval_bytes, indexes: RwLock::new(indexes) })
+        Arc::new(Self {
+            base,
+            paths,
+            file,
+            epochs,
+            proved: Proved::default(),
+            interval_bytes: u64::from(interval_bytes),
+            indexes: RwLock::new(indexes),
+        })
     }
 
     // A panic under these locks leaves hints at worst, and those are checked at every use.
@@ -152,12 +164,13 @@ impl View {
         dir: &Path,
         base: Offset,
         interval_bytes: u32,
+        epochs: &Arc<Epochs>,
     ) -> Result<Self, Error> {
         let paths = Paths::new(dir, base);
         let file =
             disk.open(&paths.log, OpenMode::CreateNew).map_err(Error::io("create", &paths.log))?;
         let indexes = Indexes::growing(disk, &paths);
-        let segment = Segment::new(base, paths, file, interval_bytes, indexes);
+        let segment = Segment::new(base, paths, file, interval_bytes, indexes, Arc::clone(epochs));
         Ok(Self { segment, bytes: 0, next_offset: base, highest: None })
     }
 
@@ -171,8 +184,11 @@ impl View {
         let path = &self.segment.paths.log;
         self.segment.file.write_all_at(bytes, self.bytes).map_err(Error::io("write", path))?;
         let segment = Arc::clone(&self.segment);
+        // These came from memory: there is nothing to find in them that was not there when they were acknowledged.
+        segment.proved.add(self.bytes, self.bytes + bytes.len() as u64);
         let mut indexes = segment.indexes_mut();
         for header in headers {
+            segment.epochs.note(LeaderEpoch(header.leader_epoch), header.base_offset);
             self.note(&mut indexes, self.bytes, header);
             self.bytes += header.total_bytes() as u64;
             self.next_offset = header.next_offset();

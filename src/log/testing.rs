@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Config, Log, Reader, Timestamped};
+use super::{Config, Log, Range, Reader, Timestamped};
 use crate::disk::Disk;
 use crate::record::{BatchBuilder, Compression, assign, set_log_append_time};
 use crate::types::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -116,6 +116,8 @@ impl Model {
             assert!(expected.starts_with(&read), "from {from} to {upto}");
             assert!(read.len() <= max_bytes.max(first));
             assert_eq!(read.is_empty(), expected.is_empty());
+            let range = reader.locate_range(from, upto, max_bytes).unwrap();
+            assert_eq!(range.map(|range| content(&range)).unwrap_or_default(), read);
         }
         for upto in [end, start + (end - start) / 2] {
             // A batch across the bound is beyond it.
@@ -146,6 +148,15 @@ pub(super) fn read_all(reader: &Reader, mut from: Offset, upto: Offset) -> Vec<u
         from = last.unwrap().0.next_offset();
         all.extend_from_slice(&piece);
     }
+}
+
+/// What would go out of the file.
+pub(super) fn content(range: &Range) -> Vec<u8> {
+    let mut bytes = vec![0; range.bytes];
+    range.file.read_exact_at(&mut bytes, range.position).unwrap();
+    let last = crate::record::Batches::new(&bytes).last().unwrap().unwrap();
+    assert_eq!(last.0.next_offset(), range.next_offset);
+    bytes
 }
 
 /// What a checkpoint does; the log's end is then a recovery point.

@@ -3,19 +3,32 @@
 use super::error::{DamagedRange, Error, Fault};
 use super::offset_index::OffsetEntry;
 use super::segment::View;
-use crate::record::{BatchHeader, HEADER_BYTES, crc_matches};
-use crate::types::Offset;
+use crate::record::{BatchHeader, HEADER_BYTES};
+use crate::types::{LeaderEpoch, Offset};
 
 /// Bytes read at once: many headers of small batches, little waste before a large one.
 const WINDOW_BYTES: u64 = 4096;
 
 const MAGIC_AT: usize = 16;
 
+/// Where the part of a batch begins that its CRC covers.
+const COVERED_AT: u64 = 21;
+
+/// Bytes of a batch read at once for its CRC: a batch may have 64 MiB, and its reader no budget for them.
+const PIECE_BYTES: u64 = 256 * 1024;
+
 /// A batch whose header passed the checks; its body is unread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) position: u64,
     pub(super) header: BatchHeader,
+}
+
+impl Found {
+    /// Position behind it.
+    pub(super) fn end(&self) -> u64 {
+        self.position + self.header.total_bytes() as u64
+    }
 }
 
 /// What a walk comes to.
@@ -64,7 +77,7 @@ impl<'a> Walk<'a> {
         Ok(match self.check()? {
             Ok(header) => {
                 let found = Found { position: self.position, header };
-                self.position += header.total_bytes() as u64;
+                self.position = found.end();
                 self.expected = header.next_offset();
                 self.previous = Some(found);
                 Step::Batch(found)
@@ -118,6 +131,8 @@ impl<'a> Walk<'a> {
             Err(Fault::Overlong)
         } else if header.total_bytes() as u64 > left {
             Err(Fault::Truncated)
+        } else if !self.view.segment.epochs.allow(LeaderEpoch(header.leader_epoch), self.expected) {
+            Err(Fault::Epoch)
         } else {
             Ok(header)
         })
@@ -127,7 +142,13 @@ impl<'a> Walk<'a> {
     fn head(&mut self) -> Result<&[u8], Error> {
         let have = self.window_at + self.window.len() as u64;
         if self.position < self.window_at || self.position + HEADER_BYTES as u64 > have {
-            let length = WINDOW_BYTES.min(self.view.bytes - self.position);
+            // Behind a large batch there is likely another: then a window would hold one header as well.
+            let large = |found: &Found| found.header.total_bytes() as u64 > WINDOW_BYTES;
+            let wanted = match &self.previous {
+                Some(previous) if large(previous) => HEADER_BYTES as u64,
+                _ => WINDOW_BYTES,
+            };
+            let length = wanted.min(self.view.bytes - self.position);
             self.window.resize(length as usize, 0);
             self.window_at = self.position;
             self.view.read_exact(&mut self.window, self.position)?;
@@ -242,7 +263,16 @@ impl View {
 
     /// Whether the body of a found batch matches its CRC.
     pub(super) fn is_intact(&self, found: &Found) -> Result<bool, Error> {
-        Ok(crc_matches(&self.batch(found)?))
+        let (mut at, end) = (found.position + COVERED_AT, found.end());
+        let mut buffer = vec![0; (end - at).min(PIECE_BYTES) as usize];
+        let mut crc = 0;
+        while at < end {
+            buffer.truncate((end - at).min(PIECE_BYTES) as usize);
+            self.read_exact(&mut buffer, at)?;
+            crc = crc32c::crc32c_append(crc, &buffer);
+            at += buffer.len() as u64;
+        }
+        Ok(crc == found.header.crc)
     }
 
     /// The damage that begins with the batch at `position`, which should have the base offset `from`.

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::disk::{Disk, FileDisk, OpenMode};
 use crate::log::Log;
-use crate::log::testing::{self, CONFIG, Model, ModelBatch, checkpoint, id};
+use crate::log::testing::{self, CONFIG, Model, ModelBatch, checkpoint, content, id};
+use crate::types::LeaderEpoch;
 
 /// 60 batches of 3 records, offset 0 to 179, over several segments.
 fn filled(dir: &Path) -> (Log, Model) {
@@ -210,4 +211,86 @@ fn a_batch_larger_than_asked_for_is_read_whole() {
     assert_eq!(log.reader().read(0, 2, 1).unwrap(), large.bytes);
     assert_eq!(log.segments().len(), 2);
     assert_eq!(id().partition, 3);
+}
+
+#[test]
+fn a_range_is_checked_once_after_opening() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("t-3");
+    let (log, model) = filled(&dir);
+    let end = model.end(0);
+    let batch = &model.0[1];
+    let (path, position) = (dir.join("00000000000000000000.log"), model.0[0].bytes.len() as u64);
+    let locate = |log: &Log| log.reader().locate_range(batch.base, end, 1);
+    flip(&path, position + 70, 1);
+    // What this process wrote it does not look at again, but a copy is checked.
+    assert!(locate(&log).is_ok());
+    let damaged = |result| matches!(result, Err(Error::Damaged { from, to, .. }) if (from, to) == (batch.base, batch.next()));
+    assert!(damaged(log.reader().read(batch.base, end, 1).map(|_| None)));
+    drop(log);
+    let log = testing::open(&FileDisk, &dir, 0, end);
+    assert!(damaged(locate(&log)));
+    flip(&path, position + 70, 1);
+    assert_eq!(content(&locate(&log).unwrap().unwrap()), batch.bytes);
+    flip(&path, position + 70, 1);
+    assert!(locate(&log).is_ok());
+    // Headers are looked at each time.
+    flip(&path, position, 1);
+    assert!(damaged(locate(&log)));
+}
+
+#[test]
+fn a_range_ends_before_the_bound_and_before_damage() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("t-3");
+    let (log, model) = filled(&dir);
+    let path = dir.join("00000000000000000000.log");
+    let end = model.end(0);
+    drop(log);
+    let third: usize = model.0[..3].iter().map(|batch| batch.bytes.len()).sum();
+    flip(&path, third as u64 + 65, 4);
+    let reader = testing::open(&FileDisk, &dir, 0, end).reader();
+    let whole = |count: usize| model.0[..count].iter().map(|b| b.bytes.len()).sum::<usize>();
+    let bytes =
+        |upto, max| reader.locate_range(0, upto, max).unwrap().map_or(0, |range| range.bytes);
+    assert_eq!(bytes(end, 1 << 20), whole(3));
+    assert_eq!(bytes(end, whole(2)), whole(2));
+    assert_eq!(bytes(end, whole(2) - 1), whole(1));
+    assert_eq!(bytes(model.0[2].base, 1 << 20), whole(2));
+    assert_eq!(bytes(model.0[2].base - 1, 1 << 20), whole(1));
+    assert_eq!(bytes(1, 1 << 20), 0);
+    assert!(reader.locate_range(end, end + 9, 1).unwrap().is_none());
+    assert!(matches!(reader.locate_range(end + 1, end + 9, 1), Err(Error::OutOfRange { .. })));
+}
+
+#[test]
+fn a_range_outlives_its_segment() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("t-3");
+    let (mut log, model) = filled(&dir);
+    let range = log.reader().locate_range(0, model.end(0), 1 << 20).unwrap().unwrap();
+    log.delete_below(model.end(0)).unwrap();
+    assert!(model.bytes(0, range.next_offset).0 == content(&range));
+}
+
+#[test]
+fn a_batch_of_another_epoch_than_its_offset_is_damaged() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("t-3");
+    let (log, model) = filled(&dir);
+    let end = model.end(0);
+    drop(log);
+    let second = model.0[1].base;
+    for (epochs, lost) in [
+        (vec![(LeaderEpoch(4), 0)], None),
+        (vec![(LeaderEpoch(4), second + 1)], None),
+        (vec![(LeaderEpoch(3), 0), (LeaderEpoch(4), second)], Some(0)),
+        (vec![(LeaderEpoch(3), second), (LeaderEpoch(4), second + 3)], Some(second)),
+    ] {
+        let mut log = testing::open(&FileDisk, &dir, 0, end);
+        log.set_epochs(epochs);
+        let (pieces, damaged) = read_around(&log.reader());
+        assert_eq!(pieces.len(), 60 - damaged.len());
+        assert_eq!(damaged, lost.map(|from| (from, from + 3)).into_iter().collect::<Vec<_>>());
+    }
 }
