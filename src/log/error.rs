@@ -27,6 +27,9 @@ pub enum Fault {
     /// The batch names another leader epoch than the one that wrote its offset.
     #[error("the batch names another leader epoch than the one that wrote its offset")]
     Epoch,
+    /// The heads of these batches are not those that the segment was sealed with.
+    #[error("the heads of these batches are not those that the segment was sealed with")]
+    Altered,
     /// No segment file has them.
     #[error("their segment file is missing")]
     Missing,

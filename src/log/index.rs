@@ -5,7 +5,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::check::FileSum;
 use crate::disk::{Disk, DiskFile, OpenMode};
+
+/// Bytes of an index file read at once for its checksum.
+const SUM_WINDOW_BYTES: usize = 64 * 1024;
 
 /// What an index file is made of.
 pub(super) trait Entry: Copy {
@@ -211,6 +215,34 @@ impl<E: Entry> Index<E> {
         if let State::Growing { entries, .. } = &old.state {
             entries.iter().copied().filter(newer).for_each(|entry| self.push(entry));
         }
+    }
+
+    /// Length and CRC-32C of the file as it is where sealed, or would be.
+    pub(super) fn sum(&self) -> io::Result<FileSum> {
+        let mut sum = FileSum::default();
+        match &self.state {
+            State::Growing { entries, .. } => {
+                let mut bytes = Vec::new();
+                for entry in entries {
+                    bytes.clear();
+                    entry.encode(&mut bytes);
+                    sum.add(&bytes);
+                }
+            }
+            State::Sealed { .. } => {
+                let Some(file) = self.open_sealed()? else { return Ok(sum) };
+                let (mut position, mut buffer) = (0, vec![0; SUM_WINDOW_BYTES]);
+                loop {
+                    let count = file.read_at(&mut buffer, position)?;
+                    if count == 0 {
+                        break;
+                    }
+                    sum.add(buffer.get(..count).unwrap_or_default());
+                    position += count as u64;
+                }
+            }
+        }
+        Ok(sum)
     }
 
     /// The file, if something in it is to be synced.

@@ -6,6 +6,7 @@
 //!     00000000000000000000.log         sealed: batches byte for byte as served, offsets 0 to 719
 //!     00000000000000000000.index
 //!     00000000000000000000.timeindex
+//!     00000000000000000000.check       ours: checksums of what Kafka's files leave uncovered; sealed segments only
 //!     00000000000000000720.log         active: the one that is appended to
 //!     00000000000000000720.index       lags behind its .log up to the next checkpoint
 //!     00000000000000000720.timeindex
@@ -14,7 +15,18 @@
 //!   .index entry      | last offset of a batch - base offset, u32 | byte position of that batch, u32 |
 //!   .timeindex entry  | timestamp, i64 | last offset of the first batch to have it - base offset, u32 |
 //!   partition.meta    | "TLOGPART" | format, u32 | topic id, 16 bytes | partition, i32 | CRC-32C of all before, u32 |
+//!
+//!   .check            | "TLOGSEGC" | format, u32 | base offset, i64 | next offset, i64 | bytes of the .log, u64
+//!                     | batches, u64 | highest timestamp, i64 | last offset of the first batch to have it, i64, or -1
+//!                     | .index: length, u32, CRC-32C, u32 | .timeindex: the same | 0, u32 | number of entries, u32
+//!                     | CRC-32C of all before, u32 |
+//!     its entries     | first offset - base offset, u32 | byte position, u32 | CRC-32C of the heads, u32
+//!                     | CRC-32C of this entry, the header's CRC and the entry's number, u32 |
 //! ```
+//!
+//! An entry of the sidecar stands for an interval: the batches from one index entry up to the next, from the first batch
+//! up to the first index entry, and from the last one to the end. The heads are the first 21 bytes of its batches, which
+//! hold what the CRC of a batch leaves out (base offset, length, leader epoch, magic) and that CRC.
 //!
 //! All numbers are big-endian. An index gets an entry for the first batch after each
 //! [`Config::index_interval_bytes`], the time index at the same moment if a timestamp above all before has come up (it
@@ -34,6 +46,12 @@
 //! The head of every batch each time: magic and length, base offset where the batch before it ended, the leader epoch
 //! of that offset ([`Log::set_epochs`]). The body, by its CRC, on every copy, and the first time after the segment was
 //! opened: the stretches of a file that were found right are remembered, and so are those that this process wrote.
+//! Of a sealed segment the first read takes whole intervals and holds their heads against the sidecar. An interval in
+//! which some batch fails by itself gives the others; one in which none does, and the heads are still not those that were
+//! sealed, is damaged as a whole. The sidecar is written when a segment is sealed and synced with it. One that is missing,
+//! wrong or of another format is made anew by the first read, which then walks the whole segment, unless that is
+//! damaged: without a sidecar each batch proves itself, and by its place. It comes with the sums of the index files,
+//! which are made anew where they do not match. A segment that was open across a restart has none before its first read.
 //!
 //! # Invariants
 //! * `segment.base <= offset < segment.next_offset`; each segment begins where the one before it ends; inside, each
@@ -63,12 +81,14 @@
 //!   served  [ 0 ... 719 ][ 720 ... 801 ] damaged 802..810 [ 810 ... ]       the next append is in 810.log
 //! ```
 //!
-//! * Of sealed segments only the last index entries and what follows them are looked at (some kilobytes each).
+//! * Of a sealed segment only the head of its sidecar is looked at and the length of its file; where these do not match,
+//!   its last index entries and what follows them. A sidecar beside the last segment goes: it speaks of an earlier end.
 //! * A file deleted before the crash may be back. If it leaves a gap below the known local start, it is removed again.
 //!
 //! Where to look next: `log` (append, roll, delete), `reader` (reads and timestamps), `walk` (header checks, damage),
-//! `proof` (what needs no second look), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! `proof` (what needs no second look), `check` (the sidecar), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
+mod check;
 mod config;
 mod epochs;
 mod error;

@@ -1,10 +1,12 @@
 //! Which bytes of a segment were found to be what was written, since the segment was opened.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::error::Error;
+use super::check::{self, Check, Heads, Stretch, add_head};
+use super::error::{DamagedRange, Error, Fault};
 use super::segment::View;
-use super::walk::Found;
+use super::walk::{Found, Step, Walk};
+use crate::types::Offset;
 
 /// Separate stretches that are remembered per segment, 8 KiB at most. Readers in order make one; random ones that make
 /// more are checked again.
@@ -54,51 +56,197 @@ impl Proved {
     }
 }
 
+/// Bytes read at once where bodies are read anyway.
+const JUDGED_BYTES: u64 = 64 * 1024;
+
+/// Of an interval against the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judgement {
+    Good,
+    /// A batch of it does not stand its own checks.
+    Broken,
+    /// Each batch seems right, and together they are not what was sealed.
+    Altered,
+}
+
+/// What is known of a segment's sidecar.
+#[derive(Debug, Default)]
+pub(super) enum Sidecar {
+    #[default]
+    Unread,
+    Usable(Arc<Check>),
+    Unusable,
+}
+
 impl View {
-    /// Whether a batch, whose header was checked, is intact: by its CRC the first time, later by memory.
+    /// Damage around a batch whose header was checked; none if it is intact. Looked up if it was proved since the segment
+    /// was opened, else found out: with its whole interval where the segment has a sidecar, else by its CRC.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn prove(&self, found: &Found) -> Result<bool, Error> {
+    pub(super) fn prove(&self, found: &Found) -> Result<Option<DamagedRange>, Error> {
         let proved = &self.segment.proved;
         if proved.covers(found.position, found.end()) {
-            return Ok(true);
+            return Ok(None);
         }
-        let intact = self.is_intact(found)?;
-        if intact {
-            proved.add(found.position, found.end());
+        let check = self.check()?;
+        if let Some(check) = &check {
+            self.prove_ahead(check, found.position, found.end())?;
+            if proved.covers(found.position, found.end()) {
+                return Ok(None);
+            }
         }
-        Ok(intact)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn stretches_are_a_set_of_bytes(steps in proptest::collection::vec((0u64..200, 1u64..20), 1..60)) {
-            let (mut stretches, mut model) = (Stretches::default(), [false; 240]);
-            for (from, length) in steps {
-                let range = from as usize..(from + length) as usize;
-                prop_assert_eq!(stretches.cover(from, from + length), model[range.clone()].iter().all(|b| *b));
-                stretches.add(from, from + length);
-                model[range].fill(true);
-                prop_assert!(stretches.0.windows(2).all(|pair| pair[0].1 < pair[1].0));
+        if !self.is_intact(found)? {
+            let (position, from) = (found.position, found.header.base_offset);
+            return Ok(Some(self.damage(position, from, Fault::Checksum)?));
+        }
+        match check {
+            // Intact in an interval that is not: by what broke another batch of it, or by what no batch shows.
+            Some(check) => self.altered(&check, found),
+            None => {
+                proved.add(found.position, found.end());
+                Ok(None)
             }
         }
     }
 
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut stretches = Stretches::default();
-        for i in 0..10_000 {
-            stretches.add(3 * i, 3 * i + 1);
-            assert!(stretches.0.len() <= STRETCHES);
-            assert!(stretches.cover(3 * i, 3 * i + 1));
+    /// Proves what has bytes of `from..to` as far as the sidecar helps with it: many intervals at once, for one search in
+    /// the sidecar.
+    pub(super) fn prove_range(&self, from: u64, to: u64) -> Result<(), Error> {
+        if self.segment.proved.covers(from, to.min(self.bytes)) {
+            return Ok(());
+        }
+        match self.check()? {
+            Some(check) => self.prove_ahead(&check, from, to),
+            None => Ok(()),
+        }
+    }
+
+    /// Proves the intervals that have bytes of `from..to`, up to the first that does not stand the test.
+    fn prove_ahead(&self, check: &Check, from: u64, to: u64) -> Result<(), Error> {
+        let path = &self.segment.paths.check;
+        for stretch in check.stretches(from, to).map_err(Error::io("read", path))? {
+            let proved = &self.segment.proved;
+            if !proved.covers(stretch.position, stretch.end) {
+                if self.judge(&stretch)? != Judgement::Good {
+                    return Ok(());
+                }
+                proved.add(stretch.position, stretch.end);
+            }
+        }
+        Ok(())
+    }
+
+    /// The interval of an intact batch as damage, if none of its batches shows why the interval is not what was sealed.
+    fn altered(&self, check: &Check, found: &Found) -> Result<Option<DamagedRange>, Error> {
+        let path = &self.segment.paths.check;
+        let stretches = check.stretches(found.position, found.end());
+        let stretches = stretches.map_err(Error::io("read", path))?;
+        let Some(stretch) = stretches.first() else { return Ok(None) };
+        if self.judge(stretch)? != Judgement::Altered {
+            return Ok(None);
+        }
+        let Stretch { position, first, next, .. } = *stretch;
+        let base = self.segment.base;
+        let (from, to) = (base + Offset::from(first), base + Offset::from(next));
+        let (path, fault) = (self.segment.paths.log.clone(), Fault::Altered);
+        Ok(Some(DamagedRange { path, position, from, to, fault }))
+    }
+
+    /// The sidecar of a sealed segment, made anew where it cannot be believed; so are the indexes that it does not match.
+    /// None for a segment that grows, and for one with damage, of which nobody can say any more what it was.
+    fn check(&self) -> Result<Option<Arc<Check>>, Error> {
+        let segment = &self.segment;
+        if !segment.indexes().offsets.is_sealed() {
+            return Ok(None);
+        }
+        let mut sidecar = segment.sidecar();
+        if matches!(*sidecar, Sidecar::Unread) {
+            let length = segment.file.len().map_err(Error::io("read", &segment.paths.log))?;
+            if length != self.bytes {
+                // A view from before the segment was sealed.
+                return Ok(None);
+            }
+            *sidecar = match self.load_check()? {
+                Some(check) => Sidecar::Usable(Arc::new(check)),
+                None => Sidecar::Unusable,
+            };
+        }
+        Ok(match &*sidecar {
+            Sidecar::Usable(check) if check.summary.bytes == self.bytes => Some(Arc::clone(check)),
+            _ => None,
+        })
+    }
+
+    fn load_check(&self) -> Result<Option<Check>, Error> {
+        let segment = &self.segment;
+        let path = &segment.paths.check;
+        let found = Check::open(&segment.disk, path).map_err(Error::io("read", path))?;
+        let ours = |check: &Check| check.summary.is_of(segment.base, self.bytes, self.next_offset);
+        let Some(check) = found.filter(ours) else { return self.make_check() };
+        let sums = segment.indexes().sums().map_err(Error::io("read", &segment.paths.index))?;
+        if sums != check.summary.indexes {
+            self.rebuild_indexes()?;
+        }
+        Ok(Some(check))
+    }
+
+    /// Makes the sidecar from the segment, which is read wholly.
+    fn make_check(&self) -> Result<Option<Check>, Error> {
+        let segment = &self.segment;
+        let mut scratch = Self { highest: None, ..self.clone() };
+        let mut fresh = segment.indexes().emptied();
+        fresh.heads = Some(Heads::default());
+        let mut walk = Walk::begin(self).with_window(JUDGED_BYTES);
+        loop {
+            match walk.next()? {
+                Step::Batch(found) if walk.is_intact(&found)? => {
+                    scratch.note(&mut fresh, found.position, &found.header);
+                }
+                Step::Batch(_) | Step::Damaged(_) => return Ok(None),
+                Step::End => break,
+            }
+        }
+        scratch.note_highest(&mut fresh);
+        let failed = || Error::io("read", &segment.paths.index);
+        let sums = fresh.sums().map_err(failed())?;
+        if sums != segment.indexes().sums().map_err(failed())? {
+            self.rebuild_indexes()?;
+        }
+        let Some(heads) = fresh.heads.take() else { return Ok(None) };
+        let path = &segment.paths.check;
+        let made =
+            check::write(segment.disk.as_ref(), path, &scratch.summary(sums, &heads), &heads);
+        if let Err(error) = made {
+            // A full disk, say: each batch can prove itself by its own checksum.
+            tracing::warn!(%error, path = %path.display(), "could not write the checksums of a sealed segment");
+            return Ok(None);
+        }
+        Check::open(&segment.disk, path).map_err(Error::io("read", path))
+    }
+
+    fn judge(&self, stretch: &Stretch) -> Result<Judgement, Error> {
+        let base = self.segment.base;
+        let part = Self {
+            bytes: stretch.end,
+            next_offset: base + Offset::from(stretch.next),
+            ..self.clone()
+        };
+        let first = base + Offset::from(stretch.first);
+        let mut walk = Walk::from(&part, stretch.position, first).with_window(JUDGED_BYTES);
+        let mut crc = 0;
+        loop {
+            match walk.next()? {
+                Step::Batch(found) if walk.is_intact(&found)? => crc = add_head(crc, &found.header),
+                Step::Batch(_) | Step::Damaged(_) => return Ok(Judgement::Broken),
+                Step::End if walk.position() == stretch.end && crc == stretch.crc => {
+                    return Ok(Judgement::Good);
+                }
+                Step::End => return Ok(Judgement::Altered),
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,6 +155,9 @@ impl Reader {
                 if found.header.next_offset() > upto {
                     return Ok(None);
                 }
+                if let Some(damage) = view.prove(&found)? {
+                    return Err(damage.into());
+                }
                 if found.header.max_timestamp < timestamp_ms {
                     continue;
                 }
@@ -191,6 +194,9 @@ impl Reader {
             while let Some(found) = walk.next_batch()? {
                 if found.header.next_offset() > upto {
                     break;
+                }
+                if let Some(damage) = view.prove(&found)? {
+                    return Err(damage.into());
                 }
                 let timestamp = found.header.max_timestamp;
                 if best.is_none_or(|(_, found)| found.header.max_timestamp < timestamp) {
@@ -259,6 +265,8 @@ impl View {
         upto: Offset,
         max_bytes: usize,
     ) -> Result<Option<Found>, Error> {
+        let wanted = first.end().max(first.position.saturating_add(max_bytes as u64));
+        self.prove_range(first.position, wanted.min(self.bytes))?;
         let mut walk = Walk::from(self, first.position, first.header.base_offset);
         let mut last: Option<Found> = None;
         loop {
@@ -268,11 +276,11 @@ impl View {
                     if found.header.next_offset() > upto || !(fits || last.is_none()) {
                         return Ok(last);
                     }
-                    if self.prove(&found)? {
+                    let Some(damage) = self.prove(&found)? else {
                         last = Some(found);
                         continue;
-                    }
-                    self.damage(found.position, found.header.base_offset, Fault::Checksum)?
+                    };
+                    damage
                 }
                 Step::Damaged(damage) => damage,
                 Step::End => return Ok(last),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::check::{Check, Summary};
 use super::config::Config;
 use super::epochs::Epochs;
 use super::error::{DamagedRange, Error, Fault, MetaFault};
@@ -116,11 +117,19 @@ impl Recovered {
     }
 }
 
-/// Whether this is an index without its segment: an unlink was lost in a crash.
+/// Whether this is an index or a sidecar without its segment: an unlink was lost in a crash.
 fn is_orphan(name: &str, bases: &[Offset]) -> bool {
-    let stem = name.strip_suffix(".index").or_else(|| name.strip_suffix(".timeindex"));
+    let stem = [".index", ".timeindex", ".check"].iter().find_map(|end| name.strip_suffix(end));
     let base = stem.and_then(|stem| base_offset_of(&format!("{stem}.log")));
     base.is_some_and(|base| bases.binary_search(&base).is_err())
+}
+
+/// Whether there was such a file.
+fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    match disk.remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|()| true).map_err(Error::io("remove", path)),
+    }
 }
 
 struct Opening<'a> {
@@ -187,9 +196,20 @@ impl Opening<'_> {
         let rebuild = loaded.is_none();
         let indexes = loaded.unwrap_or_else(|| Indexes::growing(self.disk, &paths));
         let interval_bytes = self.config.index_interval_bytes;
-        let epochs = Arc::clone(self.epochs);
-        let segment = Segment::new(base, paths.clone(), file, interval_bytes, indexes, epochs);
+        let place = (self.disk, base, paths.clone());
+        let segment = Segment::new(place, file, interval_bytes, indexes, self.epochs);
         let mut view = View { segment, bytes: length, next_offset: limit, highest: None };
+        if last {
+            // It is to grow, and then the sidecar of an earlier life speaks of other batches.
+            recovered.dir_changed |= remove_if_there(self.disk.as_ref(), &paths.check)?;
+        } else if let Some(summary) = self.summary(&paths)?
+            && summary.is_of(base, length, limit)
+            && summary.next_offset == limit
+            && !rebuild
+        {
+            view.highest = summary.highest;
+            return Ok(Opened { view, ending: Ending::Whole });
+        }
         let from = if rebuild { None } else { last_entry(&view)? };
         let begin = from.map_or((0, base), |(position, base_offset, highest)| {
             view.highest = Some(highest);
@@ -209,6 +229,10 @@ impl Opening<'_> {
             self.seal_again(&view, recovered)?;
         }
         Ok(Opened { view, ending })
+    }
+
+    fn summary(&self, paths: &Paths) -> Result<Option<Summary>, Error> {
+        Check::summary(self.disk, &paths.check).map_err(Error::io("read", &paths.check))
     }
 
     /// The indexes of a segment that goes on growing, without what points at or above `limit`.
@@ -231,7 +255,7 @@ impl Opening<'_> {
             below(entry.relative_offset)
         })
         .map_err(Error::io("read", &paths.time_index))?;
-        Ok(Some(Indexes { offsets, times, bytes_since_entry: 0 }))
+        Ok(Some(Indexes { offsets, times, bytes_since_entry: 0, heads: None }))
     }
 
     fn sealed(&self, paths: &Paths) -> Result<Option<Indexes>, Error> {
@@ -243,6 +267,7 @@ impl Opening<'_> {
             offsets,
             times,
             bytes_since_entry: 0,
+            heads: None,
         }))
     }
 

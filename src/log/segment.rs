@@ -1,38 +1,46 @@
-//! One segment: its file, its two indexes, and what of it may be seen.
+//! One segment: its file, its two indexes and its sidecar, and what of it may be seen.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::check::{self, FileSum, Heads, Summary};
 use super::epochs::Epochs;
 use super::error::Error;
 use super::index::Index;
 use super::offset_index::OffsetEntry;
-use super::proof::Proved;
+use super::proof::{Proved, Sidecar};
 use super::time_index::TimeEntry;
 use super::walk::{Step, Walk};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::types::{LeaderEpoch, Offset};
 
-/// The names of a segment's three files.
+/// The names of a segment's files.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
     pub(super) log: PathBuf,
     pub(super) index: PathBuf,
     pub(super) time_index: PathBuf,
+    pub(super) check: PathBuf,
 }
 
 impl Paths {
     pub(super) fn new(dir: &Path, base: Offset) -> Self {
         let name = |extension| dir.join(format!("{base:020}.{extension}"));
-        Self { log: name("log"), index: name("index"), time_index: name("timeindex") }
+        Self {
+            log: name("log"),
+            index: name("index"),
+            time_index: name("timeindex"),
+            check: name("check"),
+        }
     }
 
-    /// Removes what exists of the three; the indexes last, for without its `.log` nobody looks at them.
+    /// Removes what exists of them; the `.log` first, for without it nobody looks at the others.
     pub(super) fn remove(&self, disk: &dyn Disk) -> Result<(), Error> {
-        for path in [&self.log, &self.index, &self.time_index] {
+        for path in [&self.log, &self.index, &self.time_index, &self.check] {
             match disk.remove_file(path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other.map_err(Error::io("remove", path))?,
             }
         }
@@ -55,6 +63,8 @@ pub(super) struct Indexes {
     pub(super) offsets: Index<OffsetEntry>,
     pub(super) times: Index<TimeEntry>,
     pub(super) bytes_since_entry: u64,
+    /// What the sidecar will say; none unless all batches of the segment were written since it was opened.
+    pub(super) heads: Option<Heads>,
 }
 
 impl Indexes {
@@ -64,11 +74,18 @@ impl Indexes {
             offsets: Index::growing(Arc::clone(disk), paths.index.clone()),
             times: Index::growing(Arc::clone(disk), paths.time_index.clone()),
             bytes_since_entry: 0,
+            heads: None,
         }
     }
 
-    fn emptied(&self) -> Self {
-        Self { offsets: self.offsets.emptied(), times: self.times.emptied(), bytes_since_entry: 0 }
+    pub(super) fn emptied(&self) -> Self {
+        let (offsets, times) = (self.offsets.emptied(), self.times.emptied());
+        Self { offsets, times, bytes_since_entry: 0, heads: None }
+    }
+
+    /// Lengths and checksums of both files.
+    pub(super) fn sums(&self) -> io::Result<(FileSum, FileSum)> {
+        Ok((self.offsets.sum()?, self.times.sum()?))
     }
 
     /// Takes over what came into `old` after the first `bytes` bytes of the segment, where `next` is the first offset.
@@ -84,27 +101,33 @@ pub(super) struct Segment {
     pub(super) base: Offset,
     pub(super) paths: Paths,
     pub(super) file: Arc<dyn DiskFile>,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) epochs: Arc<Epochs>,
     pub(super) proved: Proved,
+    sidecar: Mutex<Sidecar>,
+    /// The sidecar's file, written and not yet synced.
+    unsynced: Mutex<Option<Arc<dyn DiskFile>>>,
     interval_bytes: u64,
     indexes: RwLock<Indexes>,
 }
 
 impl Segment {
     pub(super) fn new(
-        base: Offset,
-        paths: Paths,
+        (disk, base, paths): (&Arc<dyn Disk>, Offset, Paths),
         file: Arc<dyn DiskFile>,
         interval_bytes: u32,
         indexes: Indexes,
-        epochs: Arc<Epochs>,
+        epochs: &Arc<Epochs>,
     ) -> Arc<Self> {
         Arc::new(Self {
             base,
             paths,
             file,
-            epochs,
+            disk: Arc::clone(disk),
+            epochs: Arc::clone(epochs),
             proved: Proved::default(),
+            sidecar: Mutex::default(),
+            unsynced: Mutex::default(),
             interval_bytes: u64::from(interval_bytes),
             indexes: RwLock::new(indexes),
         })
@@ -117,6 +140,12 @@ impl Segment {
 
     pub(super) fn indexes_mut(&self) -> RwLockWriteGuard<'_, Indexes> {
         self.indexes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the sidecar. Held while it is made, so that two readers do not make it twice; taken before the
+    /// lock of the indexes.
+    pub(super) fn sidecar(&self) -> MutexGuard<'_, Sidecar> {
+        self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Offsets of one segment are at most 2^31 apart ([`View::reaches`]).
@@ -137,7 +166,9 @@ impl Segment {
         let index = indexes.offsets.take_unsynced().map(|file| (self.paths.index.clone(), file));
         let times = indexes.times.take_unsynced().map(|file| (self.paths.time_index.clone(), file));
         let log = (self.paths.log.clone(), Arc::clone(&self.file));
-        std::iter::once(log).chain(index).chain(times).collect()
+        let check = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let check = check.map(|file| (self.paths.check.clone(), file));
+        std::iter::once(log).chain(index).chain(times).chain(check).collect()
     }
 }
 
@@ -169,8 +200,9 @@ impl View {
         let paths = Paths::new(dir, base);
         let file =
             disk.open(&paths.log, OpenMode::CreateNew).map_err(Error::io("create", &paths.log))?;
-        let indexes = Indexes::growing(disk, &paths);
-        let segment = Segment::new(base, paths, file, interval_bytes, indexes, Arc::clone(epochs));
+        let mut indexes = Indexes::growing(disk, &paths);
+        indexes.heads = Some(Heads::default());
+        let segment = Segment::new((disk, base, paths), file, interval_bytes, indexes, epochs);
         Ok(Self { segment, bytes: 0, next_offset: base, highest: None })
     }
 
@@ -200,13 +232,16 @@ impl View {
     pub(super) fn note(&mut self, indexes: &mut Indexes, position: u64, header: &BatchHeader) {
         let last_offset = header.last_offset();
         self.note_timestamp(header);
-        if indexes.bytes_since_entry > self.segment.interval_bytes
-            && let Ok(position) = u32::try_from(position)
-        {
+        let due = indexes.bytes_since_entry > self.segment.interval_bytes;
+        if due && let Ok(position) = u32::try_from(position) {
             let relative_offset = self.segment.relative(last_offset);
             indexes.offsets.push(OffsetEntry { relative_offset, position });
             self.note_highest(indexes);
             indexes.bytes_since_entry = 0;
+        }
+        if let Some(heads) = &mut indexes.heads {
+            let first = self.segment.relative(header.base_offset);
+            heads.note(header, first, u32::try_from(position).unwrap_or(u32::MAX), due);
         }
         indexes.bytes_since_entry += header.total_bytes() as u64;
     }
@@ -218,19 +253,42 @@ impl View {
         }
     }
 
-    fn note_highest(&self, indexes: &mut Indexes) {
+    pub(super) fn note_highest(&self, indexes: &mut Indexes) {
         if let Some(Highest { timestamp, last_offset }) = self.highest {
             let relative_offset = self.segment.relative(last_offset);
             indexes.times.push(TimeEntry { timestamp, relative_offset });
         }
     }
 
-    /// Nothing more is appended: writes the indexes out, the time index with a last entry for the highest timestamp.
+    /// Nothing more is appended: writes the indexes out, the time index with a last entry for the highest timestamp, and
+    /// the sidecar, if what it says is known.
     pub(super) fn seal(&self) -> Result<(), Error> {
-        let mut indexes = self.segment.indexes_mut();
+        let segment = &self.segment;
+        let mut indexes = segment.indexes_mut();
         self.note_highest(&mut indexes);
-        indexes.offsets.seal().map_err(Error::io("write", &self.segment.paths.index))?;
-        indexes.times.seal().map_err(Error::io("write", &self.segment.paths.time_index))
+        let sums = indexes.sums().map_err(Error::io("read", &segment.paths.index))?;
+        indexes.offsets.seal().map_err(Error::io("write", &segment.paths.index))?;
+        indexes.times.seal().map_err(Error::io("write", &segment.paths.time_index))?;
+        if let Some(heads) = indexes.heads.take() {
+            let (path, summary) = (&segment.paths.check, self.summary(sums, &heads));
+            let file = check::write(segment.disk.as_ref(), path, &summary, &heads);
+            let file = file.map_err(Error::io("write", path))?;
+            *segment.unsynced.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        }
+        Ok(())
+    }
+
+    /// What the sidecar says of the whole segment.
+    pub(super) fn summary(&self, indexes: (FileSum, FileSum), heads: &Heads) -> Summary {
+        Summary {
+            base: self.segment.base,
+            next_offset: self.next_offset,
+            bytes: self.bytes,
+            batch_count: heads.batch_count(),
+            highest: self.highest,
+            indexes,
+            interval_count: heads.interval_count(),
+        }
     }
 
     /// The header at `position`, if there are bytes and sense enough for one.
@@ -263,6 +321,7 @@ impl View {
         }
         let mut indexes = self.segment.indexes_mut();
         fresh.bytes_since_entry = indexes.bytes_since_entry;
+        fresh.heads = indexes.heads.take();
         fresh.adopt_after(&mut indexes, self.bytes, self.segment.relative(self.next_offset));
         if indexes.offsets.is_sealed() {
             scratch.note_highest(&mut fresh);

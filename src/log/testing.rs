@@ -96,7 +96,11 @@ impl Model {
         (bytes.concat(), bytes.first().map_or(0, Vec::len))
     }
 
-    fn records(&self, start: Offset, upto: Offset) -> impl Iterator<Item = (Offset, i64)> {
+    pub(super) fn records(
+        &self,
+        start: Offset,
+        upto: Offset,
+    ) -> impl Iterator<Item = (Offset, i64)> {
         self.0.iter().filter(move |b| b.base >= start && b.next() <= upto).flat_map(|batch| {
             batch.timestamps.iter().enumerate().map(|(i, t)| (batch.base + i as Offset, *t))
         })
@@ -133,7 +137,7 @@ impl Model {
     }
 }
 
-fn plain((offset, timestamp, epoch): Timestamped) -> (Offset, i64) {
+pub(super) fn plain((offset, timestamp, epoch): Timestamped) -> (Offset, i64) {
     assert_eq!(epoch, 4);
     (offset, timestamp)
 }

@@ -3,7 +3,7 @@
 use super::error::{DamagedRange, Error, Fault};
 use super::offset_index::OffsetEntry;
 use super::segment::View;
-use crate::record::{BatchHeader, HEADER_BYTES};
+use crate::record::{BatchHeader, HEADER_BYTES, crc_matches};
 use crate::types::{LeaderEpoch, Offset};
 
 /// Bytes read at once: many headers of small batches, little waste before a large one.
@@ -51,6 +51,7 @@ pub(super) struct Walk<'a> {
     previous: Option<Found>,
     window: Vec<u8>,
     window_at: u64,
+    window_bytes: u64,
     lost: bool,
 }
 
@@ -63,7 +64,29 @@ impl<'a> Walk<'a> {
     /// From the batch at `position`, which is to have the base offset `expected`.
     pub(super) fn from(view: &'a View, position: u64, expected: Offset) -> Self {
         let (window, window_at) = (Vec::new(), position);
-        Self { view, position, expected, previous: None, window, window_at, lost: false }
+        let window_bytes = WINDOW_BYTES;
+        Self {
+            view,
+            position,
+            expected,
+            previous: None,
+            window,
+            window_at,
+            window_bytes,
+            lost: false,
+        }
+    }
+
+    /// Reads `bytes` at once, for a walk that looks at the bodies too.
+    pub(super) fn with_window(self, window_bytes: u64) -> Self {
+        Self { window_bytes, ..self }
+    }
+
+    /// As [`View::is_intact`], of the batch given last.
+    pub(super) fn is_intact(&self, found: &Found) -> Result<bool, Error> {
+        let at = found.position.checked_sub(self.window_at).and_then(|at| usize::try_from(at).ok());
+        let window = at.and_then(|at| self.window.get(at..at + found.header.total_bytes()));
+        window.map_or_else(|| self.view.is_intact(found), |batch| Ok(crc_matches(batch)))
     }
 
     /// One step on.
@@ -143,10 +166,10 @@ impl<'a> Walk<'a> {
         let have = self.window_at + self.window.len() as u64;
         if self.position < self.window_at || self.position + HEADER_BYTES as u64 > have {
             // Behind a large batch there is likely another: then a window would hold one header as well.
-            let large = |found: &Found| found.header.total_bytes() as u64 > WINDOW_BYTES;
+            let large = |found: &Found| found.header.total_bytes() as u64 > self.window_bytes;
             let wanted = match &self.previous {
                 Some(previous) if large(previous) => HEADER_BYTES as u64,
-                _ => WINDOW_BYTES,
+                _ => self.window_bytes,
             };
             let length = wanted.min(self.view.bytes - self.position);
             self.window.resize(length as usize, 0);
