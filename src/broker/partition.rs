@@ -15,6 +15,7 @@ use super::committer::{Committer, Stopped};
 use super::epochs::{EpochEnd, epoch_end};
 use super::error::{AppendError, ReadError};
 use super::metrics::Metrics;
+use super::recovery::log_config;
 use super::topic_config::{TimestampType, TopicOptions};
 use crate::log::{self, Log, ProducerStates, Reader, Verdict, Within};
 use crate::record::{self, BatchHeader};
@@ -534,12 +535,14 @@ impl Partition {
         commit: CommitNumber,
         appended_ms: i64,
     ) -> Result<(), log::Error> {
+        let options = self.options();
         let end = {
             let mut log = self.log.write().unwrap_or_else(PoisonError::into_inner);
-            log.append(batch)?;
+            log.set_config(log_config(&options));
+            log.append(batch, appended_ms)?;
             log.end_offset()
         };
-        if self.options().ships {
+        if options.ships {
             let mut turn = self.turn();
             let first_offset = self.watermarks.borrow().high_watermark;
             add_mark(&mut turn.marks, AppendMark { first_offset, commit, appended_ms });

@@ -43,6 +43,7 @@ pub(super) fn partition_dir(data_dir: &Path, topic: &TopicName, partition: i32) 
 pub(super) fn log_config(options: &TopicOptions) -> log::Config {
     log::Config {
         segment_bytes: options.segment_bytes,
+        segment_ms: options.segment_ms,
         index_interval_bytes: options.index_interval_bytes,
     }
 }
@@ -250,7 +251,8 @@ impl Replay {
                 .logs
                 .get_mut(&id)
                 .ok_or(super::catalogue::ApplyError::NoPartition { partition: id })?;
-            log.append(bytes).map_err(|source| OpenError::Log { topic: name.clone(), source })?;
+            log.append(bytes, self.now_ms)
+                .map_err(|source| OpenError::Log { topic: name.clone(), source })?;
         }
         Ok(())
     }

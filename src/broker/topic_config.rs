@@ -47,6 +47,8 @@ pub struct TopicOptions {
     pub max_message_bytes: usize,
     /// `segment.bytes`.
     pub segment_bytes: u64,
+    /// `segment.ms`.
+    pub segment_ms: i64,
     /// `index.interval.bytes`.
     pub index_interval_bytes: u32,
     /// `message.timestamp.type`.
@@ -296,6 +298,7 @@ impl TopicOptions {
             ships: ships(options),
             max_message_bytes: usize::try_from(number(options, "max.message.bytes")).unwrap_or(0),
             segment_bytes: u64::try_from(number(options, "segment.bytes")).unwrap_or(1 << 30),
+            segment_ms: number(options, "segment.ms"),
             index_interval_bytes: u32::try_from(number(options, "index.interval.bytes"))
                 .unwrap_or(4096),
             timestamp_type: match value(options, "message.timestamp.type") {

@@ -249,7 +249,8 @@ pub(super) struct Stretch {
 impl Check {
     /// None where there is no file, or none that can be believed.
     pub(super) fn open(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Option<Self>> {
-        let Some((file, summary, salt)) = open(disk.as_ref(), path)? else { return Ok(None) };
+        let Some(opened) = open(disk.as_ref(), path)? else { return Ok(None) };
+        let Opened { file, summary, salt } = opened;
         let check = Self { summary, salt, disk: Arc::clone(disk), path: path.to_owned() };
         let mut number = 0;
         while number < summary.interval_count {
@@ -264,7 +265,7 @@ impl Check {
 
     /// The header alone, for an open that is to be quick.
     pub(super) fn summary(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Option<Summary>> {
-        Ok(open(disk.as_ref(), path)?.map(|(_, summary, _)| summary))
+        Ok(open(disk.as_ref(), path)?.map(|opened| opened.summary))
     }
 
     /// Up to [`WINDOW_ENTRIES`] entries from number `from` on, fewer if one is wrong.
@@ -322,8 +323,15 @@ fn position_of(number: u32) -> u64 {
     (HEADER_BYTES + number as usize * ENTRY_BYTES) as u64
 }
 
-/// The file, its header if that can be believed, and the salt of the entries.
-fn open(disk: &dyn Disk, path: &Path) -> io::Result<Option<(Arc<dyn DiskFile>, Summary, u32)>> {
+/// A file whose header can be believed.
+struct Opened {
+    file: Arc<dyn DiskFile>,
+    summary: Summary,
+    /// Of its entries.
+    salt: u32,
+}
+
+fn open(disk: &dyn Disk, path: &Path) -> io::Result<Option<Opened>> {
     let file = match disk.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -338,7 +346,7 @@ fn open(disk: &dyn Disk, path: &Path) -> io::Result<Option<(Arc<dyn DiskFile>, S
     if file.len()? != position_of(summary.interval_count) {
         return Ok(None);
     }
-    Ok(Some((file, summary, crc_of_header(&header))))
+    Ok(Some(Opened { file, summary, salt: crc_of_header(&header) }))
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Log {
     /// Shared with readers, copied when it changes while one of them lives.
     sealed: Arc<Vec<View>>,
     active: Option<View>,
+    /// When the first batch of the active segment came; unknown until the first append to one that was there.
+    begun_ms: Option<i64>,
     /// Local start while there are no segments.
     empty_at: Offset,
     /// Offsets before the first segment that no file has.
@@ -94,6 +96,7 @@ impl Log {
             config,
             sealed: Arc::new(found.sealed),
             active: found.active,
+            begun_ms: None,
             empty_at: end,
             front,
             damage: found.damage,
@@ -115,13 +118,20 @@ impl Log {
         self.epochs.set(epochs);
     }
 
+    /// Takes other settings from now on: sizes and ages hold from the next append on, the index interval from the next
+    /// segment on.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = config;
+    }
+
     /// Appends whole batches, the first with [`Log::end_offset`] as base offset. They can be read at once, and are
-    /// durable after the sync of a later [`Log::take_dirty`].
+    /// durable after the sync of a later [`Log::take_dirty`]. `now_ms` is the time by which segments grow old, in
+    /// milliseconds since 1970.
     ///
     /// # Errors
     /// [`Error::Batch`] and [`Error::NotContiguous`]: nothing was appended. [`Error::Io`]: any part was, and every
     /// later call is [`Error::Poisoned`].
-    pub fn append(&mut self, batches: &[u8]) -> Result<(), Error> {
+    pub fn append(&mut self, batches: &[u8], now_ms: i64) -> Result<(), Error> {
         self.check_poison()?;
         let mut headers = Vec::new();
         let mut expected = self.end_offset();
@@ -133,14 +143,18 @@ impl Log {
             expected = header.next_offset();
             headers.push(header);
         }
-        self.poison_on_error(|log| log.append_checked(batches, &headers))
+        self.poison_on_error(|log| log.append_checked(batches, &headers, now_ms))
     }
 
     fn append_checked(
         &mut self,
         mut bytes: &[u8],
         mut headers: &[BatchHeader],
+        now_ms: i64,
     ) -> Result<(), Error> {
+        if let Some(first) = headers.first().filter(|_| self.is_old(now_ms)) {
+            self.begin_segment(first.base_offset)?;
+        }
         while let Some(first) = headers.first() {
             let (count, length) = match &self.active {
                 Some(active) => run_into(active, headers, &self.config),
@@ -153,12 +167,28 @@ impl Log {
             let ((run, rest), (run_headers, rest_headers)) =
                 (bytes.split_at(length), headers.split_at(count));
             if let Some(active) = &mut self.active {
+                self.begun_ms.get_or_insert(now_ms);
                 active.write(run, run_headers)?;
                 self.dirty.segments.insert(active.segment.base, Arc::clone(&active.segment));
             }
             (bytes, headers) = (rest, rest_headers);
         }
         Ok(())
+    }
+
+    /// Whether the active segment is too old for another batch.
+    fn is_old(&mut self, now_ms: i64) -> bool {
+        let Some(active) = self.active.as_ref().filter(|active| active.bytes > 0) else {
+            return false;
+        };
+        let config = &self.config;
+        let begun_ms = *self.begun_ms.get_or_insert_with(|| {
+            // It was there before this start. The stamp of its first batch is the best guess within what is possible.
+            let first = active.header_at(0).ok().flatten();
+            let stamp = first.map_or(now_ms, |header| header.max_timestamp);
+            stamp.clamp(now_ms.saturating_sub(config.segment_ms), now_ms)
+        });
+        config.is_old(begun_ms, now_ms)
     }
 
     /// Seals the active segment, if there is one with data, so that it can be deleted; the next append begins another.
@@ -200,6 +230,7 @@ impl Log {
             self.dir_exists = true;
         }
         let interval = self.config.index_interval_bytes;
+        self.begun_ms = None;
         self.active = Some(View::create(&self.disk, &self.dir, base, interval, &self.epochs)?);
         self.dirty.dir = true;
         Ok(())

@@ -28,6 +28,9 @@
 //! up to the first index entry, and from the last one to the end. The heads are the first 21 bytes of its batches, which
 //! hold what the CRC of a batch leaves out (base offset, length, leader epoch, magic) and that CRC.
 //!
+//! A segment is sealed when the next batch would make it longer than [`Config::segment_bytes`], or comes later than
+//! [`Config::segment_ms`] after its first.
+//!
 //! All numbers are big-endian. An index gets an entry for the first batch after each
 //! [`Config::index_interval_bytes`], the time index at the same moment if a timestamp above all before has come up (it
 //! goes by the running maximum, for timestamps need not be in order) and once more when the segment is sealed.

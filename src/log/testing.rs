@@ -9,7 +9,8 @@ use crate::record::{BatchBuilder, Compression, assign, set_log_append_time};
 use crate::types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
 /// Small enough for many segments and index entries.
-pub(super) const CONFIG: Config = Config { segment_bytes: 1200, index_interval_bytes: 150 };
+pub(super) const CONFIG: Config =
+    Config { segment_bytes: 1200, segment_ms: 1000, index_interval_bytes: 150 };
 
 pub(super) fn id() -> TopicPartition {
     TopicPartition { topic: TopicId([9; 16]), partition: 3 }

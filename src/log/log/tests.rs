@@ -37,7 +37,7 @@ proptest! {
     #[test]
     fn a_log_is_a_vector_of_batches(steps in proptest::collection::vec(step(), 1..40)) {
         let (disk, dir) = (SimDisk::new(), testing::dir());
-        let mut empty_at = 5;
+        let (mut empty_at, mut now_ms) = (5, 0);
         let mut log = testing::open(&disk, &dir, 5, 5);
         let mut model = Model::default();
         for step in steps {
@@ -50,7 +50,8 @@ proptest! {
                         bytes.extend_from_slice(&batch.bytes);
                         model.0.push(batch);
                     }
-                    log.append(&bytes).unwrap();
+                    now_ms += 300;
+                    log.append(&bytes, now_ms).unwrap();
                 }
                 Step::Roll => log.roll().unwrap(),
                 Step::Reopen { cut } => {
@@ -102,7 +103,7 @@ fn nothing_is_created_before_the_first_append() {
     assert_eq!((log.start_offset(), log.end_offset()), (7, 7));
     assert!(log.take_dirty().is_empty());
     assert!(!dir.exists());
-    log.append(&ModelBatch::new(7, &[1], 10).bytes).unwrap();
+    log.append(&ModelBatch::new(7, &[1], 10).bytes, 0).unwrap();
     let names = FileDisk.list(&dir).unwrap();
     assert_eq!(names, ["00000000000000000007.log", "partition.meta"]);
 }
@@ -112,16 +113,16 @@ fn batches_that_do_not_continue_the_log_are_refused_and_harm_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let mut log = testing::open(&FileDisk, &temp.path().join("t-3"), 0, 0);
     let first = ModelBatch::new(0, &[1, 2], 10).bytes;
-    log.append(&first).unwrap();
+    log.append(&first, 0).unwrap();
     for base in [0, 1, 3] {
-        let refused = log.append(&ModelBatch::new(base, &[1], 10).bytes);
+        let refused = log.append(&ModelBatch::new(base, &[1], 10).bytes, 0);
         assert!(matches!(refused, Err(Error::NotContiguous { expected: 2, got }) if got == base));
     }
     // The second of two is wrong: the first is not appended either.
     let two = [ModelBatch::new(2, &[1], 10).bytes, ModelBatch::new(9, &[1], 10).bytes].concat();
-    assert!(matches!(log.append(&two), Err(Error::NotContiguous { expected: 3, got: 9 })));
-    assert!(matches!(log.append(&first[..70]), Err(Error::Batch(_))));
-    log.append(&ModelBatch::new(2, &[1], 10).bytes).unwrap();
+    assert!(matches!(log.append(&two, 0), Err(Error::NotContiguous { expected: 3, got: 9 })));
+    assert!(matches!(log.append(&first[..70], 0), Err(Error::Batch(_))));
+    log.append(&ModelBatch::new(2, &[1], 10).bytes, 0).unwrap();
     assert_eq!(log.end_offset(), 3);
 }
 
@@ -130,9 +131,9 @@ fn a_reader_does_not_see_later_appends() {
     let temp = tempfile::tempdir().unwrap();
     let mut log = testing::open(&FileDisk, &temp.path().join("t-3"), 0, 0);
     let first = ModelBatch::new(0, &[1], 10).bytes;
-    log.append(&first).unwrap();
+    log.append(&first, 0).unwrap();
     let reader = log.reader();
-    log.append(&ModelBatch::new(1, &[1], 10).bytes).unwrap();
+    log.append(&ModelBatch::new(1, &[1], 10).bytes, 0).unwrap();
     log.roll().unwrap();
     assert_eq!(reader.read(0, 100, 1000).unwrap(), first);
     assert!(reader.read(1, 100, 1000).unwrap().is_empty());
@@ -147,9 +148,9 @@ fn a_dropped_checkpoint_poisons_the_log() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("t-3");
     let mut log = testing::open(&FileDisk, &dir, 0, 0);
-    log.append(&ModelBatch::new(0, &[1], 10).bytes).unwrap();
+    log.append(&ModelBatch::new(0, &[1], 10).bytes, 0).unwrap();
     drop(log.take_dirty());
-    let refused = log.append(&ModelBatch::new(1, &[1], 10).bytes);
+    let refused = log.append(&ModelBatch::new(1, &[1], 10).bytes, 0);
     assert!(matches!(refused, Err(Error::Poisoned { .. })));
     assert!(matches!(log.take_dirty().sync(), Err(Error::Poisoned { .. })));
     assert_eq!(log.reader().read(0, 1, 1).unwrap().len(), ModelBatch::new(0, &[1], 10).bytes.len());
@@ -160,7 +161,7 @@ fn removing_leaves_no_directory() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("t-3");
     let mut log = testing::open(&FileDisk, &dir, 0, 0);
-    log.append(&ModelBatch::new(0, &[1], 10).bytes).unwrap();
+    log.append(&ModelBatch::new(0, &[1], 10).bytes, 0).unwrap();
     checkpoint(&mut log);
     log.remove().unwrap();
     assert!(!dir.exists());
@@ -170,10 +171,10 @@ fn removing_leaves_no_directory() {
 fn the_index_files_have_kafkas_entries() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("t-3");
-    let config = Config { segment_bytes: 1 << 20, index_interval_bytes: 100 };
+    let config = Config { segment_bytes: 1 << 20, index_interval_bytes: 100, ..Config::default() };
     let mut log = Log::open(Arc::new(FileDisk), dir.clone(), id(), 10, 10, config).unwrap();
     for (base, timestamps) in [(10, [50, 60]), (12, [40, 41]), (14, [70, 10])] {
-        log.append(&ModelBatch::new(base, &timestamps, 30).bytes).unwrap();
+        log.append(&ModelBatch::new(base, &timestamps, 30).bytes, 0).unwrap();
     }
     let length = u8::try_from(ModelBatch::new(10, &[50, 60], 30).bytes.len()).unwrap();
     log.roll().unwrap();
@@ -184,4 +185,52 @@ fn the_index_files_have_kafkas_entries() {
     assert_eq!(read("00000000000000000010.index"), expected);
     let entry = |timestamp, offset| [0, 0, 0, 0, 0, 0, 0, timestamp, 0, 0, 0, offset];
     assert_eq!(read("00000000000000000010.timeindex"), [entry(60, 1), entry(70, 5)].concat());
+}
+
+#[test]
+fn a_segment_that_is_too_old_takes_no_further_batch() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("t-3");
+    let mut log = testing::open(&FileDisk, &dir, 0, 0);
+    let append = |log: &mut Log, stamp: i64, now_ms: i64| {
+        log.append(&ModelBatch::new(log.end_offset(), &[stamp], 10).bytes, now_ms).unwrap();
+        log.segments().len()
+    };
+    // Stamps do not count while the log is open.
+    assert_eq!(append(&mut log, 9_000_000, 5000), 1);
+    assert_eq!(append(&mut log, 19_000_000, 6000), 1);
+    assert_eq!(append(&mut log, 0, 6001), 2);
+    // A clock that goes back makes nothing old.
+    assert_eq!(append(&mut log, 0, 0), 2);
+    assert_eq!(append(&mut log, 7_000, 7_001), 2);
+    assert_eq!(append(&mut log, 7_000, 7_002), 3);
+    // After a start they say how old the segment was, as far as that can be.
+    let reopened = |log: &mut Log| {
+        let end = checkpoint(log);
+        testing::open(&FileDisk, &dir, 0, end)
+    };
+    let mut log = reopened(&mut log);
+    assert_eq!(append(&mut log, 0, 7_900), 3);
+    assert_eq!(append(&mut log, 0, 8_000), 3);
+    assert_eq!(append(&mut log, 0, 8_001), 4);
+    let mut log = reopened(&mut log);
+    assert_eq!(append(&mut log, 0, 90_000), 4);
+    assert_eq!(append(&mut log, 0, 90_001), 5);
+}
+
+#[test]
+fn other_settings_hold_from_the_next_append_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut log = testing::open(&FileDisk, &temp.path().join("t-3"), 0, 0);
+    let append = |log: &mut Log, now_ms| {
+        log.append(&ModelBatch::new(log.end_offset(), &[1], 10).bytes, now_ms).unwrap();
+        log.segments().len()
+    };
+    assert_eq!(append(&mut log, 0), 1);
+    assert_eq!(append(&mut log, 0), 1);
+    log.set_config(Config { segment_bytes: 100, ..CONFIG });
+    assert_eq!(append(&mut log, 0), 2);
+    log.set_config(Config { segment_ms: 10, ..CONFIG });
+    assert_eq!(append(&mut log, 10), 2);
+    assert_eq!(append(&mut log, 11), 3);
 }

@@ -35,7 +35,7 @@ fn what_is_remembered_is_bounded() {
 }
 
 /// Intervals of several batches, few enough bytes to flip each bit of them.
-const SMALL: Config = Config { segment_bytes: 420, index_interval_bytes: 130 };
+const SMALL: Config = Config { segment_bytes: 420, segment_ms: 1000, index_interval_bytes: 130 };
 
 /// Three segments, of which the one in the middle, with the offsets that are given, is going to be damaged.
 fn three_segments() -> (SimDisk, Model, Range<Offset>) {
@@ -45,7 +45,7 @@ fn three_segments() -> (SimDisk, Model, Range<Offset>) {
     while log.segments().len() < 3 {
         let base = model.end(0);
         let batch = ModelBatch::new(base, &[base * 37 % 100, base * 11 % 70 + base], 12);
-        log.append(&batch.bytes).unwrap();
+        log.append(&batch.bytes, 0).unwrap();
         model.0.push(batch);
     }
     checkpoint(&mut log);
@@ -203,7 +203,7 @@ fn an_older_sidecar_says_nothing_of_a_segment_that_was_written_again() {
     let mut other = Model(model.0.iter().filter(|b| b.base < hurt.start).cloned().collect());
     for batch in model.0.iter().filter(|batch| batch.base >= hurt.start) {
         let batch = ModelBatch::new(batch.base, &[7, 8], 12);
-        log.append(&batch.bytes).unwrap();
+        log.append(&batch.bytes, 0).unwrap();
         other.0.push(batch);
     }
     checkpoint(&mut log);
@@ -216,7 +216,7 @@ fn an_older_sidecar_says_nothing_of_a_segment_that_was_written_again() {
     let mut log = Log::open(whole.shared(), dir(), id(), 0, cut, SMALL).unwrap();
     assert!(!whole.exists(&paths.check));
     for batch in other.0.iter().filter(|batch| batch.base >= cut) {
-        log.append(&batch.bytes).unwrap();
+        log.append(&batch.bytes, 0).unwrap();
     }
     checkpoint(&mut log);
     assert!(!whole.exists(&paths.check));

@@ -13,7 +13,7 @@ fn filled(dir: &Path) -> (Log, Model) {
     for i in 0..60 {
         let timestamps = [i * 7 % 300, i * 11 % 400, i * 5];
         let batch = ModelBatch::new(model.end(0), &timestamps, 20);
-        log.append(&batch.bytes).unwrap();
+        log.append(&batch.bytes, 0).unwrap();
         model.0.push(batch);
     }
     checkpoint(&mut log);
@@ -182,7 +182,7 @@ fn log_append_time_is_the_time_of_every_record() {
         ModelBatch::new(0, &[5, 6], 10).with_append_time(100),
         ModelBatch::new(2, &[900, 6], 10).with_append_time(120),
     ]);
-    model.0.iter().for_each(|batch| log.append(&batch.bytes).unwrap());
+    model.0.iter().for_each(|batch| log.append(&batch.bytes, 0).unwrap());
     let reader = log.reader();
     assert_eq!(reader.offset_for_timestamp(90, 4).unwrap(), Some((0, 100, 4)));
     assert_eq!(reader.offset_for_timestamp(101, 4).unwrap(), Some((2, 120, 4)));
@@ -196,7 +196,7 @@ fn without_timestamps_there_is_no_highest_one() {
     let temp = tempfile::tempdir().unwrap();
     let mut log = testing::open(&FileDisk, &temp.path().join("t-3"), 0, 0);
     assert_eq!(log.reader().max_timestamp(10).unwrap(), None);
-    log.append(&ModelBatch::new(0, &[-1], 10).bytes).unwrap();
+    log.append(&ModelBatch::new(0, &[-1], 10).bytes, 0).unwrap();
     assert_eq!(log.reader().max_timestamp(10).unwrap(), None);
     assert_eq!(log.reader().offset_for_timestamp(0, 10).unwrap(), None);
 }
@@ -206,8 +206,8 @@ fn a_batch_larger_than_asked_for_is_read_whole() {
     let temp = tempfile::tempdir().unwrap();
     let mut log = testing::open(&FileDisk, &temp.path().join("t-3"), 0, 0);
     let large = ModelBatch::new(0, &[1], 3 * CONFIG.segment_bytes as usize);
-    log.append(&large.bytes).unwrap();
-    log.append(&ModelBatch::new(1, &[1], 10).bytes).unwrap();
+    log.append(&large.bytes, 0).unwrap();
+    log.append(&ModelBatch::new(1, &[1], 10).bytes, 0).unwrap();
     assert_eq!(log.reader().read(0, 2, 1).unwrap(), large.bytes);
     assert_eq!(log.segments().len(), 2);
     assert_eq!(id().partition, 3);

@@ -10,7 +10,7 @@ fn appended(log: &mut Log, model: &mut Model, count: usize) {
     for _ in 0..count {
         let end = model.end(0);
         let batch = ModelBatch::new(end, &[end * 13 % 500, end * 3], 40);
-        log.append(&batch.bytes).unwrap();
+        log.append(&batch.bytes, 0).unwrap();
         model.0.push(batch);
     }
 }
@@ -43,7 +43,7 @@ fn scenario(disk: &SimDisk, known: &mut Known) -> Result<(), Error> {
             let size = if i == 3 { 700 } else { 60 };
             let batch = ModelBatch::new(end, &[end * 13 % 500, end * 3], size);
             known.commit_log.0.push(batch.clone());
-            log.append(&batch.bytes)?;
+            log.append(&batch.bytes, 0)?;
         }
         if round % 3 != 2 {
             let end = log.end_offset();
@@ -70,7 +70,7 @@ fn recovers(disk: &SimDisk, known: &Known, context: &str) {
     assert!(log.start_offset() <= known.start, "{context}");
     known.commit_log.check_from(&log);
     for batch in known.commit_log.0.iter().filter(|batch| batch.base >= known.recovery_point) {
-        log.append(&batch.bytes).unwrap();
+        log.append(&batch.bytes, 0).unwrap();
     }
     let end = checkpoint(&mut log);
     drop(log);
@@ -129,8 +129,8 @@ fn a_failed_write_is_not_followed_by_another() {
     appended(&mut log, &mut model, 1);
     disk.fail_at(disk.operations().len(), 28);
     let batch = ModelBatch::new(2, &[1], 40).bytes;
-    assert!(matches!(log.append(&batch), Err(Error::Io { op: "write", .. })));
-    assert!(matches!(log.append(&batch), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.append(&batch, 0), Err(Error::Io { op: "write", .. })));
+    assert!(matches!(log.append(&batch, 0), Err(Error::Poisoned { .. })));
     model.check(&log.reader());
 }
 
@@ -330,7 +330,7 @@ fn a_directory_of_another_topic_is_removed() {
     let mut log = Log::open(disk.shared(), dir(), other, 0, 0, CONFIG).unwrap();
     assert!(!disk.exists(&dir()));
     let batch = ModelBatch::new(0, &[1], 40);
-    log.append(&batch.bytes).unwrap();
+    log.append(&batch.bytes, 0).unwrap();
     let end = checkpoint(&mut log);
     let log = Log::open(Arc::new(disk.crash(4)), dir(), other, 0, end, CONFIG).unwrap();
     assert_eq!(log.reader().read(0, 1, 1).unwrap(), batch.bytes);
