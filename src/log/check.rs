@@ -278,9 +278,13 @@ impl Check {
     }
 
     /// The intervals from the one that has the byte at `position`, up to the one that has that before `to`; some of them
-    /// where they are many.
+    /// where they are many, none where the file is gone.
     pub(super) fn stretches(&self, position: u64, to: u64) -> io::Result<Vec<Stretch>> {
-        let file = self.disk.open(&self.path, OpenMode::Read)?;
+        let file = match self.disk.open(&self.path, OpenMode::Read) {
+            // Deleted with its segment, which a reader still has.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
         let from = self.interval_at(file.as_ref(), position)?;
         let entries = self.entries(file.as_ref(), from)?;
         let last = from + entries.len() as u32 == self.summary.interval_count;
@@ -392,6 +396,8 @@ mod tests {
         assert_eq!(check.summary, summary());
         let stretch = Stretch { first: 0, next: 0x20, position: 0, end: 0x400, crc: 9 };
         assert_eq!(check.stretches(0x3ff, 0x400).unwrap(), [stretch]);
+        disk.remove_file(&path).unwrap();
+        assert!(check.stretches(0x3ff, 0x400).unwrap().is_empty());
     }
 
     #[test]

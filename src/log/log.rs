@@ -333,6 +333,7 @@ impl Log {
             self.empty_at = self.end_offset();
             freed += view.bytes;
             let segment = Arc::clone(&view.segment);
+            view.retire();
             segment.paths.remove(self.disk.as_ref())?;
             Arc::make_mut(&mut self.sealed).remove(0);
             self.dirty.segments.remove(&segment.base);
@@ -347,6 +348,7 @@ impl Log {
     /// # Errors
     /// [`Error::Io`]; any part may then be gone.
     pub fn remove(self) -> Result<(), Error> {
+        self.sealed.iter().chain(&self.active).for_each(View::retire);
         self.disk.remove_dir_all(&self.dir).map_err(Error::io("remove", &self.dir))?;
         match self.dir.parent().filter(|parent| self.disk.exists(parent)) {
             Some(parent) => self.disk.sync_dir(parent).map_err(Error::io("sync", parent)),

@@ -178,6 +178,12 @@ impl View {
         })
     }
 
+    /// The files are about to be unlinked: nothing is made anew any more. Waits for who is at it. Readers that have the
+    /// segment still read it, each batch by its own checks.
+    pub(super) fn retire(&self) {
+        *self.segment.sidecar() = Sidecar::Unusable;
+    }
+
     fn load_check(&self) -> Result<Option<Check>, Error> {
         let segment = &self.segment;
         let path = &segment.paths.check;

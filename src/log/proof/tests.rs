@@ -1,3 +1,25 @@
+//! Each bit of a partition's files wrong in turn: right bytes or a named range, never anything else.
+//!
+//! What was taken out of the source to see that a test notices, and which do (the first, where several):
+//!
+//! | taken out | noticed by |
+//! |---|---|
+//! | CRC of a body, read piece by piece | `every_flipped_bit_of_a_sealed_segment_is_found` |
+//! | CRC of a body within the window of a walk | `every_flipped_bit_of_a_sealed_segment_is_found` |
+//! | CRC of a copy | `a_range_is_checked_once_after_opening` |
+//! | base offset continues the batch before | `every_flipped_bit_of_the_growing_segment_is_found` |
+//! | leader epoch is that of the offset | `a_batch_of_another_epoch_than_its_offset_is_damaged` |
+//! | heads against the sidecar | `every_flipped_bit_of_a_sealed_segment_is_found` |
+//! | CRC of the sidecar's header, of its entries | `a_sidecar_with_any_bit_flipped_or_missing_is_not_believed` |
+//! | removal of an older sidecar at open | `an_older_sidecar_says_nothing_of_a_segment_that_was_written_again` |
+//! | sync of the sidecar | `files_are_synced_before_their_directory_and_that_before_its_parent` |
+//! | the bound `upto` | `a_range_ends_before_the_bound_and_before_damage` |
+//! | sums of the index files | `no_flipped_bit_of_an_index_or_sidecar_does_harm_and_they_are_mended` |
+//! | an index entry's offset against its batch | `every_flipped_bit_of_a_sealed_segment_is_found` |
+//! | proof of what was not read yet | `a_range_is_checked_once_after_opening` |
+//! | no cut behind a batch that is not intact | `a_damaged_batch_that_hides_the_cut_is_fenced_and_nothing_is_cut` |
+//! | what is deleted is not made anew | `a_reader_outlives_the_deletion_of_what_it_has_not_read_yet` |
+
 use std::ops::Range;
 
 use proptest::prelude::*;

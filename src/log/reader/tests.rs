@@ -80,7 +80,7 @@ fn a_read_within_a_bound_gives_no_byte_more() {
 }
 
 /// Each byte of a batch's header, and one of its body, damaged in the middle of a segment: never a wrong byte, the range is
-/// named, and all other batches of the partition stay readable. The leader epoch alone is unguarded here.
+/// named, and all other batches of the partition stay readable. For the leader epoch see the tests of `proof`.
 #[test]
 fn any_flipped_header_byte_costs_its_own_batch_only() {
     let temp = tempfile::tempdir().unwrap();
@@ -292,5 +292,28 @@ fn a_batch_of_another_epoch_than_its_offset_is_damaged() {
         let (pieces, damaged) = read_around(&log.reader());
         assert_eq!(pieces.len(), 60 - damaged.len());
         assert_eq!(damaged, lost.map(|from| (from, from + 3)).into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_reader_outlives_the_deletion_of_what_it_has_not_read_yet() {
+    for reads_before in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("t-3");
+        let (log, model) = filled(&dir);
+        let end = model.end(0);
+        drop(log);
+        let mut log = testing::open(&FileDisk, &dir, 0, end);
+        let reader = log.reader();
+        if reads_before {
+            assert!(!reader.read(0, end, 1).unwrap().is_empty());
+        }
+        log.delete_below(end).unwrap();
+        let left = FileDisk.list(&dir).unwrap();
+        assert_eq!(testing::read_all(&reader, 0, end), model.bytes(0, end).0);
+        assert_eq!(FileDisk.list(&dir).unwrap(), left);
+        log.remove().unwrap();
+        assert_eq!(testing::read_all(&reader, 0, end), model.bytes(0, end).0);
+        assert!(!dir.exists());
     }
 }

@@ -155,6 +155,7 @@ fn files_are_synced_before_their_directory_and_that_before_its_parent() {
     assert_eq!((synced(".log"), synced("partition.meta")), (segments, 1));
     assert_eq!(synced(".index"), segments);
     assert_eq!(synced(".timeindex"), segments);
+    assert_eq!(synced(".check"), segments - 1);
     assert!(log.take_dirty().is_empty());
 }
 
@@ -311,7 +312,12 @@ fn a_damaged_batch_that_hides_the_cut_is_fenced_and_nothing_is_cut() {
             goes_on_behind(&disk, log, &model, 4..6);
         }
     }
-    // A recovery point within a batch is no place to cut either.
+    // A recovery point within a batch is no place to cut either, nor to append at.
+    let mut log = try_open(&disk.crash(0), 0, 5).unwrap();
+    let batch = ModelBatch::new(5, &[1], 40);
+    log.append(&batch.bytes, 0).unwrap();
+    assert_eq!(log.reader().read(5, 6, 1).unwrap(), batch.bytes);
+    assert!(matches!(log.reader().read(4, 6, 1), Err(Error::Damaged { from: 4, to: 5, .. })));
     let log = try_open(&disk, 0, 5).unwrap();
     assert_eq!(log.damage().len(), 1);
     assert_eq!((log.damage()[0].from, log.damage()[0].to, log.end_offset()), (4, 5, 5));
