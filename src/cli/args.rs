@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::image::parse_bytes;
 use super::time::parse_rfc3339;
@@ -160,14 +160,17 @@ pub(super) struct VerifyArgs {
     pub(super) storage: StorageArgs,
 }
 
-/// Measure writes beside what loopback and disk can at best do.
+/// Measure writes and reads beside what this machine can at best do.
 ///
-/// Starts a server of its own beside this program unless --broker or --server name a running one, whose topics `bench-...`
-/// are left behind. Run a release build.
+/// The first table sets paths beside loopback and disk, the second (`reach`) the server beside bare programs that do the least
+/// which gives the same result, in the same round and directory. Starts servers of its own beside this program; with --broker
+/// or --server the running one is measured for the first table alone, and its topics `bench-...` are left behind. Run a release
+/// build. A full run (--bulk-mib 2048 --fetch-mib 1024) needs 6 GB of disk.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tlog bench
-  tlog bench --rounds 5 --markdown
+  tlog bench --only reach --rounds 3
+  tlog bench --bulk-mib 2048 --fetch-mib 1024 --markdown
   tlog bench --broker localhost:9092 --server localhost:11211")]
 pub(super) struct BenchArgs {
     /// Kafka port of a running server.
@@ -177,7 +180,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) server: Option<String>,
     /// Samples of each path.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) rounds: u32,
     /// Length of a Produce sample.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -185,9 +188,34 @@ pub(super) struct BenchArgs {
     /// Where the files of the measurement lie: on the disk to be measured.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) dir: PathBuf,
-    /// A Markdown table.
+    /// Of each sample of the 1 MiB batches beside bare programs, in MiB.
+    #[arg(long, value_name = "MIB", default_value = "512", value_parser = mib)]
+    pub(super) bulk_mib: usize,
+    /// Of each topic that is fetched beside a bare program, in MiB.
+    #[arg(long, value_name = "MIB", default_value = "512", value_parser = mib)]
+    pub(super) fetch_mib: usize,
+    /// One of the two tables.
+    #[arg(long, value_name = "TABLE")]
+    pub(super) only: Option<Table>,
+    /// Markdown tables.
     #[arg(long)]
     pub(super) markdown: bool,
+}
+
+/// A table of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Table {
+    /// Each path beside what the machine could at best do.
+    Paths,
+    /// The server beside bare programs.
+    Reach,
+}
+
+fn mib(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|mib: &usize| (8..=1 << 20).contains(mib))
+        .ok_or_else(|| "a number from 8 to 1048576 is needed".to_owned())
 }
 
 fn block_size(text: &str) -> Result<usize, String> {

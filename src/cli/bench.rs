@@ -2,24 +2,32 @@
 //!
 //! A limit is measured next to each sample, in the same round and directory, so that a busy machine slows both: the lower one
 //! of a stream over loopback and of write + fdatasync to a recycled file, in pieces of what one sync can cover.
+//!
+//! A second table (`reach`) sets the server beside bare programs that do the least that gives the same result. Its servers are
+//! started here, for they are stopped and killed as well.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::args::BenchArgs;
+use super::args::{BenchArgs, Table};
 use super::failure::{Exit, Failure, file_failure};
 use crate::client::{Acks, Config, KafkaClient, Response, TlogClient, Window};
 use crate::record::BatchBuilder;
 use crate::record::vdisk::OPERATION_WRITE;
 
+mod bare;
 mod child;
+mod drive;
 mod limits;
+mod reach;
 mod table;
+mod wire;
 
 use child::Server;
 use limits::Limits;
-use table::Row;
+use reach::Sizes;
+use table::{Pair, Row};
 
 const BLOCK_BYTES: usize = 4096;
 /// Of one round: received long before it is flushed, and small beside the memory of a machine that runs a server.
@@ -37,13 +45,43 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
     std::fs::create_dir(&dir).map_err(file_failure("create", &dir))?;
     let outcome = measure(&args, &dir).await;
     let removed = std::fs::remove_dir_all(&dir).map_err(file_failure("remove", &dir));
-    let rows = outcome?;
-    print!("{}", table::render(&rows, args.markdown));
+    let (rows, pairs) = outcome?;
+    if !rows.is_empty() {
+        println!("{}", table::render(&rows, args.markdown));
+    }
+    if !pairs.is_empty() {
+        print!("{}", table::render_pairs(&pairs, args.markdown));
+    }
     removed
 }
 
-async fn measure(args: &BenchArgs, dir: &std::path::Path) -> Result<Vec<Row>, Failure> {
+async fn measure(
+    args: &BenchArgs,
+    dir: &std::path::Path,
+) -> Result<(Vec<Row>, Vec<Pair>), Failure> {
     let limits = Limits::new(dir)?;
+    let rows = if args.only == Some(Table::Reach) {
+        Vec::new()
+    } else {
+        measure_paths(args, dir, &limits).await?
+    };
+    let given = args.broker.is_some() || args.server.is_some();
+    if given || args.only == Some(Table::Paths) {
+        return Ok((rows, Vec::new()));
+    }
+    let sizes = Sizes {
+        bulk_bytes: args.bulk_mib.saturating_mul(1 << 20),
+        fetch_bytes: args.fetch_mib.saturating_mul(1 << 20),
+    };
+    let pairs = reach::measure(dir, &limits, args.rounds, sizes).await?;
+    Ok((rows, pairs))
+}
+
+async fn measure_paths(
+    args: &BenchArgs,
+    dir: &std::path::Path,
+    limits: &Limits,
+) -> Result<Vec<Row>, Failure> {
     let own = match (&args.broker, &args.server) {
         (None, None) => Some(Server::start(&dir.join("data"))?),
         _ => None,

@@ -1,7 +1,7 @@
 //! A server of one's own for a benchmark.
 
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::cli::failure::{Exit, Failure};
 
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Between the process that reads its log and the one that waits for it to be ready.
 const LINES: usize = 1024;
 
@@ -19,6 +21,8 @@ pub(super) struct Server {
     child: Child,
     pub(super) kafka: String,
     pub(super) tlog: String,
+    /// From the start of the process until it was ready.
+    pub(super) start_time: Duration,
 }
 
 impl Server {
@@ -28,6 +32,7 @@ impl Server {
         let program = std::env::current_exe()
             .map_err(|error| failed(format!("cannot find this program's folder: {error}")))?
             .with_file_name("tlogserver");
+        let started = Instant::now();
         let mut child = command(&program, data_dir, std::env::vars_os().map(|(name, _)| name))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -40,7 +45,8 @@ impl Server {
                 ))
             })?;
         let stderr = child.stderr.take();
-        let mut server = Self { child, kafka: String::new(), tlog: String::new() };
+        let mut server =
+            Self { child, kafka: String::new(), tlog: String::new(), start_time: Duration::ZERO };
         let (line_in, lines) = sync_channel(LINES);
         std::thread::spawn(move || {
             // Read to the end, so that the server never waits for a reader; nobody may be interested any more.
@@ -61,12 +67,13 @@ impl Server {
                         server.tlog = address;
                     }
                     if line.ends_with(" ready") && !server.kafka.is_empty() {
+                        server.start_time = started.elapsed();
                         return Ok(server);
                     }
                     last = line;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(failed("the server was not ready within 30 s".to_owned()));
+                    return Err(failed("the server was not ready within 60 s".to_owned()));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(failed(format!("the server ended: {last}")));
@@ -93,6 +100,47 @@ fn command(program: &Path, data_dir: &Path, variables: impl Iterator<Item = OsSt
         .args(["-kafka-address", "127.0.0.1:0", "-address", "127.0.0.1:0"])
         .args(["-admin-address", "127.0.0.1:0"]);
     command
+}
+
+impl Server {
+    /// Ends it without notice.
+    pub(super) fn kill(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Ends it in order.
+    pub(super) fn stop(mut self) -> io::Result<()> {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let id = id.ok_or_else(|| io::Error::other("the server has no process id"))?;
+        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+        let until = Instant::now() + STOP;
+        while Instant::now() < until {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Err(io::Error::other("the server did not stop within 60 s"))
+    }
+
+    /// Bytes that it handed to write calls so far, sockets apart.
+    pub(super) fn written_bytes(&self) -> io::Result<u64> {
+        self.number("io", "wchar:")
+    }
+
+    /// Memory that it occupies.
+    pub(super) fn resident_bytes(&self) -> io::Result<u64> {
+        Ok(self.number("status", "VmRSS:")? * 1024)
+    }
+
+    /// A number that the system keeps about the process.
+    fn number(&self, file: &str, name: &str) -> io::Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.ok_or_else(|| io::Error::other(format!("no {name} in /proc")))
+    }
 }
 
 impl Drop for Server {

@@ -11,7 +11,7 @@ use crate::cli::failure::{Exit, Failure, file_failure};
 use crate::disk::{Disk as _, DiskFile, FileDisk, OpenMode};
 
 /// Written once beforehand, so that a sync has no new blocks or length to record.
-const FILE_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const FILE_BYTES: usize = 64 * 1024 * 1024;
 /// Of each of the two.
 const TIME: Duration = Duration::from_millis(500);
 
@@ -30,9 +30,9 @@ impl Limit {
 }
 
 /// Holds the recycled file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Limits {
-    file: Arc<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
 }
 
 impl Limits {
