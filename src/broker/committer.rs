@@ -1,12 +1,11 @@
 //! The committer: takes what all partitions queued, writes it as one commit, syncs once, answers all.
 //!
 //! One thread owns the commit log and the durable [`Catalogue`]. At most one commit is in flight while the next one
-//! gathers; there is no timer while work comes in. Behind the sync the batches go to their segments through the page
-//! cache, then the high watermark moves, then the answers go out. A failed write or sync of the commit log ends the
-//! process without an answer, and so does a segment that cannot be written: its batches stand in the commit log, and
-//! recovery writes them again. A spare file for the commit log that cannot be made is none of these.
+//! gathers; there is no timer while work comes in. Behind the sync the [`Applier`] has the batches go to their segments
+//! through the page cache, then the high watermark moves, then the answers go out. A failed write or sync of the commit
+//! log ends the process without an answer. A spare file for the commit log that cannot be made does not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::applier::{Applier, Commit};
 use super::catalogue::{Catalogue, Event};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::error::AppendError;
@@ -22,7 +22,6 @@ use super::metrics::Metrics;
 use super::partition::Partition;
 use crate::clock;
 use crate::disk::Disk;
-use crate::record::BatchHeader;
 use crate::task;
 use crate::types::{CommitNumber, TopicId, TopicPartition, limits};
 use crate::wal::{Entry, Spare, Wal};
@@ -54,14 +53,14 @@ const SPARE_SHARE: u64 = 8;
 pub struct Stopped;
 
 /// One thing to commit: its bytes, what follows, who waits.
-struct Work {
-    entry: Entry,
-    then: Then,
-    done: oneshot::Sender<()>,
+pub(super) struct Work {
+    pub entry: Entry,
+    pub then: Then,
+    pub done: oneshot::Sender<()>,
 }
 
 /// What a synced entry means.
-enum Then {
+pub(super) enum Then {
     Write(Arc<Partition>),
     /// The durable state takes the event, then the live state follows.
     Apply(Event, Box<dyn FnOnce() + Send>),
@@ -215,16 +214,18 @@ pub(super) fn start(
     owned: Owned,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(&committer.shared);
+    let Owned { disk, wal, catalogue, data_dir, checkpoint_path, config, metrics } = owned;
+    let applier = Applier::start(catalogue)?;
     task::critical_thread("committer", move || {
-        let checkpointed_bytes = owned.wal.bytes();
+        let checkpointed_bytes = wal.bytes();
         let thread = Thread {
             shared,
-            owned,
+            owned: Mine { disk, wal, data_dir, checkpoint_path, config, metrics },
+            applier,
             checkpointed_bytes,
             checkpointing: false,
             making_spare: false,
             since_look: LOOK_BYTES,
-            dirty: HashMap::new(),
         };
         thread.run();
     })
@@ -236,16 +237,26 @@ struct CheckpointJob {
     dirty: Vec<Arc<Partition>>,
 }
 
+/// What of [`Owned`] the thread keeps to itself.
+struct Mine {
+    disk: Arc<dyn Disk>,
+    wal: Wal,
+    data_dir: PathBuf,
+    checkpoint_path: PathBuf,
+    config: Config,
+    metrics: Metrics,
+}
+
 struct Thread {
     shared: Arc<Shared>,
-    owned: Owned,
+    owned: Mine,
+    applier: Applier,
     /// Bytes of the commit log when the last checkpoint was begun, less what was freed since.
     checkpointed_bytes: u64,
     checkpointing: bool,
     making_spare: bool,
     /// Bytes committed since the disk's free space was looked at.
     since_look: u64,
-    dirty: HashMap<TopicPartition, Arc<Partition>>,
 }
 
 /// What the thread woke up for.
@@ -387,54 +398,8 @@ impl Thread {
         entries.extend(work.iter().map(|work| work.entry.clone()));
         let commit = self.write(&entries);
         self.since_look += entries.iter().map(|entry| entry.stored_bytes() as u64).sum::<u64>();
-        for work in work {
-            self.settle(work, commit, now_ms);
-        }
-    }
-
-    /// Carries one committed thing out and answers it.
-    fn settle(&mut self, work: Work, commit: CommitNumber, now_ms: i64) {
-        match work.then {
-            Then::Write(partition) => {
-                self.write_batch(partition, &work.entry.payload, commit, now_ms);
-            }
-            Then::Apply(event, then) => {
-                if let Event::TopicDeleted { topic } = &event {
-                    self.dirty.retain(|id, _| id.topic != *topic);
-                }
-                if let Err(error) = self.owned.catalogue.apply(event) {
-                    tracing::warn!(%error, "an event came too late for its topic");
-                }
-                then();
-            }
-        }
-        // The asker may be gone; what was committed stands all the same.
-        work.done.send(()).ok();
-    }
-
-    fn write_batch(
-        &mut self,
-        partition: Arc<Partition>,
-        batch: &Bytes,
-        commit: CommitNumber,
-        now_ms: i64,
-    ) {
-        let id = partition.id();
-        // A topic deleted in between has no state any more, and its batches no place.
-        if self.owned.catalogue.partition(id).is_none() {
-            return;
-        }
-        let header = match BatchHeader::parse(batch) {
-            Ok(header) => header,
-            Err(error) => task::die(70, &format!("a committed batch is none: {error}")),
-        };
-        if let Err(error) = self.owned.catalogue.apply_batch(id, &header, commit, now_ms) {
-            task::die(70, &error.to_string());
-        }
-        if let Err(error) = partition.write_committed(batch, commit, now_ms) {
-            task::die(74, &format!("partition {id} cannot be written: {error}"));
-        }
-        self.dirty.entry(id).or_insert(partition);
+        let has_more = !self.shared.lock().work.is_empty();
+        self.applier.apply(Commit { number: commit, now_ms, work }, has_more);
     }
 
     fn checkpoint_when_due(&mut self) {
@@ -444,16 +409,17 @@ impl Thread {
         self.checkpointed_bytes = self.owned.wal.bytes();
         self.checkpointing = true;
         let now_ms = clock::wall_ms();
-        self.owned.catalogue.expire_producers(now_ms);
-        self.dirty.values().for_each(|partition| partition.expire_producers(now_ms));
-        let job = CheckpointJob {
-            checkpoint: Checkpoint {
-                commit: self.owned.wal.last_commit(),
-                clean: false,
-                catalogue: self.owned.catalogue.clone(),
-            },
-            dirty: self.dirty.drain().map(|(_, partition)| partition).collect(),
-        };
+        // All commits are applied then.
+        let commit = self.owned.wal.last_commit();
+        let job = self.applier.with(|state| {
+            state.catalogue.expire_producers(now_ms);
+            state.dirty.values().for_each(|partition| partition.expire_producers(now_ms));
+            let catalogue = state.catalogue.clone();
+            CheckpointJob {
+                checkpoint: Checkpoint { commit, clean: false, catalogue },
+                dirty: state.dirty.drain().map(|(_, partition)| partition).collect(),
+            }
+        });
         let disk = Arc::clone(&self.owned.disk);
         let path = self.owned.checkpoint_path.clone();
         let shared = Arc::clone(&self.shared);
@@ -502,14 +468,15 @@ impl Thread {
         }
     }
 
-    fn stop(mut self) {
+    fn stop(self) {
+        let state = self.applier.stop();
         let job = CheckpointJob {
             checkpoint: Checkpoint {
                 commit: self.owned.wal.last_commit(),
                 clean: true,
-                catalogue: self.owned.catalogue,
+                catalogue: state.catalogue,
             },
-            dirty: self.dirty.drain().map(|(_, partition)| partition).collect(),
+            dirty: state.dirty.into_values().collect(),
         };
         if let Err(error) = carry_out(&job, &*self.owned.disk, &self.owned.checkpoint_path) {
             tracing::error!(%error, "no checkpoint: the next start recovers from the commit log");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   front ends ──append──▶ Partition ──queue──▶ Committer ──one write, one sync──▶ commit log
-//!                             │  turn: producer      │
+//!                             │  turn: producer      │ Applier
 //!                             │  check, offset       ├──▶ segments (page cache) ──▶ high watermark ──▶ answers, readers
 //!                             ▼                      └──▶ Catalogue ──now and then──▶ checkpoint, commit log files freed
 //!                          Fetch: local segments, below the local start the tier
@@ -39,6 +39,7 @@
 //! `apply`. A failure that clients can see: a variant in `error.rs`; the compiler then asks each front end for its code.
 
 mod adopt;
+mod applier;
 mod broker;
 mod catalogue;
 mod checkpoint;

@@ -1,0 +1,211 @@
+//! The applier: what follows the sync of a commit, in order. Batches go to their segments, the high watermark moves, the
+//! durable state takes the events, the answers go out.
+//!
+//! ```text
+//!   committer:   write, sync 1 | write, sync 2 | write, sync 3 |
+//!   applier:                   | segments 1, answers | segments 2, answers |
+//! ```
+//!
+//! Its thread works while the committer syncs the next commit. Where nothing waits to be committed there is nothing to work
+//! beside, and the committer's own thread does it: a lone writer waits for no other thread to wake up. Commits are applied
+//! one at a time in their order, by whichever thread; nothing of a commit is applied before its sync has returned. A segment
+//! that cannot be written ends the process without an answer: its batches stand in the commit log, and recovery writes
+//! them again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+
+use super::catalogue::{Catalogue, Event};
+use super::committer::{Then, Work};
+use super::partition::Partition;
+use crate::record::BatchHeader;
+use crate::task;
+use crate::types::{CommitNumber, TopicPartition};
+
+/// Commits that may wait here. Their memory is that of requests which are not answered; more would only let the commit
+/// log run ahead of the segments.
+const WAITING: usize = 2;
+
+/// A synced commit.
+pub(super) struct Commit {
+    pub number: CommitNumber,
+    pub now_ms: i64,
+    pub work: Vec<Work>,
+}
+
+/// What all applied commits come to.
+pub(super) struct State {
+    pub catalogue: Catalogue,
+    /// Partitions whose segments were written since the last checkpoint.
+    pub dirty: HashMap<TopicPartition, Arc<Partition>>,
+}
+
+struct Queue {
+    commits: VecDeque<Commit>,
+    /// `None` while a commit is applied.
+    state: Option<State>,
+    stopping: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here panics half-way; a poisoned lock changes nothing.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put_back(&self, state: State) {
+        self.lock().state = Some(state);
+        self.changed.notify_all();
+    }
+}
+
+/// The committer's handle; it alone has one.
+pub(super) struct Applier {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+impl Applier {
+    pub(super) fn start(catalogue: Catalogue) -> std::io::Result<Self> {
+        let state = Some(State { catalogue, dirty: HashMap::new() });
+        let queue = Queue { commits: VecDeque::new(), state, stopping: false };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
+        let applying = Arc::clone(&shared);
+        let thread = task::critical_thread("applier", move || run(&applying))?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Applies a commit behind those before it: at once and here, unless the caller has another one to write meanwhile or
+    /// one is still being applied. Waits where too many do.
+    pub(super) fn apply(&self, commit: Commit, has_more: bool) {
+        let mut queue = self.shared.lock();
+        if !has_more
+            && queue.commits.is_empty()
+            && let Some(mut state) = queue.state.take()
+        {
+            drop(queue);
+            state.apply(commit);
+            self.shared.put_back(state);
+            return;
+        }
+        while queue.commits.len() >= WAITING {
+            queue = self.shared.wait(queue);
+        }
+        queue.commits.push_back(commit);
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    /// Looks at or changes the state when all commits handed over are applied.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        let mut queue = self.shared.lock();
+        loop {
+            if queue.commits.is_empty()
+                && let Some(state) = &mut queue.state
+            {
+                return look(state);
+            }
+            queue = self.shared.wait(queue);
+        }
+    }
+
+    /// Applies what is left and ends the thread.
+    pub(super) fn stop(self) -> State {
+        let left = self.with(|state| State {
+            catalogue: std::mem::take(&mut state.catalogue),
+            dirty: std::mem::take(&mut state.dirty),
+        });
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_all();
+        if self.thread.join().is_err() {
+            task::die(70, "the applier panicked");
+        }
+        left
+    }
+}
+
+fn run(shared: &Shared) {
+    let mut queue = shared.lock();
+    loop {
+        let commit = if queue.state.is_some() { queue.commits.pop_front() } else { None };
+        match (commit, queue.stopping) {
+            (Some(commit), _) => {
+                let state = queue.state.take();
+                drop(queue);
+                if let Some(mut state) = state {
+                    state.apply(commit);
+                    shared.put_back(state);
+                }
+                queue = shared.lock();
+            }
+            (None, true) => return,
+            (None, false) => queue = shared.wait(queue),
+        }
+    }
+}
+
+impl State {
+    fn apply(&mut self, commit: Commit) {
+        let Commit { number, now_ms, work } = commit;
+        for work in work {
+            self.settle(work, number, now_ms);
+        }
+    }
+
+    /// Carries one committed thing out and answers it.
+    fn settle(&mut self, work: Work, commit: CommitNumber, now_ms: i64) {
+        match work.then {
+            Then::Write(partition) => {
+                self.write_batch(partition, &work.entry.payload, commit, now_ms);
+            }
+            Then::Apply(event, then) => {
+                if let Event::TopicDeleted { topic } = &event {
+                    self.dirty.retain(|id, _| id.topic != *topic);
+                }
+                if let Err(error) = self.catalogue.apply(event) {
+                    tracing::warn!(%error, "an event came too late for its topic");
+                }
+                then();
+            }
+        }
+        // The asker may be gone; what was committed stands all the same.
+        work.done.send(()).ok();
+    }
+
+    fn write_batch(
+        &mut self,
+        partition: Arc<Partition>,
+        batch: &Bytes,
+        commit: CommitNumber,
+        now_ms: i64,
+    ) {
+        let id = partition.id();
+        // A topic deleted in between has no state any more, and its batches no place.
+        if self.catalogue.partition(id).is_none() {
+            return;
+        }
+        let header = match BatchHeader::parse(batch) {
+            Ok(header) => header,
+            Err(error) => task::die(70, &format!("a committed batch is none: {error}")),
+        };
+        if let Err(error) = self.catalogue.apply_batch(id, &header, commit, now_ms) {
+            task::die(70, &error.to_string());
+        }
+        if let Err(error) = partition.write_committed(batch, commit, now_ms) {
+            task::die(74, &format!("partition {id} cannot be written: {error}"));
+        }
+        self.dirty.entry(id).or_insert(partition);
+    }
+}
