@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::catalogue::{Catalogue, Event};
 use super::committer::{Then, Work};
@@ -28,6 +29,10 @@ use crate::types::{CommitNumber, TopicPartition};
 /// Commits that may wait here. Their memory is that of requests which are not answered; more would only let the commit
 /// log run ahead of the segments.
 const WAITING: usize = 2;
+
+/// The answers to batches of so many bytes go out together, when all of them are written: a request with hundreds of small
+/// batches then wakes its task once, and none waits longer than it takes to write this much to the page cache.
+const ANSWERED_BYTES: usize = 1024 * 1024;
 
 /// A synced commit.
 pub(super) struct Commit {
@@ -159,17 +164,24 @@ fn run(shared: &Shared) {
 impl State {
     fn apply(&mut self, commit: Commit) {
         let Commit { number, now_ms, work } = commit;
-        for work in work {
-            self.settle(work, number, now_ms);
+        let mut answers = Vec::with_capacity(work.len());
+        let mut bytes = 0;
+        for Work { entry, then, done } in work {
+            self.settle(then, &entry.payload, number, now_ms);
+            answers.push(done);
+            bytes += entry.payload.len();
+            if bytes >= ANSWERED_BYTES {
+                bytes = 0;
+                answer(&mut answers);
+            }
         }
+        answer(&mut answers);
     }
 
-    /// Carries one committed thing out and answers it.
-    fn settle(&mut self, work: Work, commit: CommitNumber, now_ms: i64) {
-        match work.then {
-            Then::Write(partition) => {
-                self.write_batch(partition, &work.entry.payload, commit, now_ms);
-            }
+    /// Carries one committed thing out.
+    fn settle(&mut self, then: Then, batch: &Bytes, commit: CommitNumber, now_ms: i64) {
+        match then {
+            Then::Write(partition) => self.write_batch(partition, batch, commit, now_ms),
             Then::Apply(event, then) => {
                 if let Event::TopicDeleted { topic } = &event {
                     self.dirty.retain(|id, _| id.topic != *topic);
@@ -180,8 +192,6 @@ impl State {
                 then();
             }
         }
-        // The asker may be gone; what was committed stands all the same.
-        work.done.send(()).ok();
     }
 
     fn write_batch(
@@ -207,5 +217,13 @@ impl State {
             task::die(74, &format!("partition {id} cannot be written: {error}"));
         }
         self.dirty.entry(id).or_insert(partition);
+    }
+}
+
+/// The last one first: who awaits several, in order, is woken by the first when all are there.
+fn answer(answers: &mut Vec<oneshot::Sender<()>>) {
+    for done in answers.drain(..).rev() {
+        // The asker may be gone; what was committed stands all the same.
+        done.send(()).ok();
     }
 }
