@@ -50,6 +50,7 @@ mod epochs;
 mod error;
 mod metrics;
 mod partition;
+mod reading;
 mod recovery;
 mod shipping;
 mod topic_config;
@@ -57,7 +58,6 @@ mod topics;
 pub mod vdisk;
 pub mod vdisks;
 
-pub use crate::log::Within;
 pub use broker::{Adopted, Broker, NewTopic, TopicPlan};
 pub use catalogue::{
     AppendMark, ApplyError, Catalogue, DeletedTopic, EpochStart, Event, FragmentHead,
@@ -74,6 +74,7 @@ pub use error::{
 };
 pub use metrics::Metrics;
 pub use partition::{AppendResult, Origin, Partition, TimestampedOffset};
+pub use reading::{Data, FileRange, ReadWithin};
 pub use topic_config::{
     OptionError, TimestampType, TimestampUnit, TopicOptions, check_option, effective,
 };

@@ -17,7 +17,7 @@ use super::error::{AppendError, ReadError};
 use super::metrics::Metrics;
 use super::recovery::log_config;
 use super::topic_config::{TimestampType, TopicOptions};
-use crate::log::{self, Log, ProducerStates, Reader, Verdict, Within};
+use crate::log::{self, Log, ProducerStates, Reader, Verdict};
 use crate::record::{self, BatchHeader};
 use crate::tier::ShipHandle;
 use crate::types::{
@@ -396,74 +396,6 @@ impl Partition {
         }
     }
 
-    /// Whole batches from the one containing `from`, below the high watermark: about `max_bytes`, but one batch at
-    /// least where there is one. Empty at the high watermark.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when it is dropped.
-    pub async fn read(&self, from: Offset, mut max_bytes: usize) -> Result<Bytes, ReadError> {
-        loop {
-            match self.read_within(from, max_bytes).await? {
-                Within::Batches(bytes) => return Ok(bytes),
-                Within::TooLong { batch_bytes } => max_bytes = batch_bytes,
-            }
-        }
-    }
-
-    /// As [`Partition::read`], but never more than `max_bytes`: for a caller that holds memory for so many.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when it is dropped.
-    pub async fn read_within(&self, from: Offset, max_bytes: usize) -> Result<Within, ReadError> {
-        let marks = self.watermarks();
-        if self.is_deleted() {
-            return Err(ReadError::Deleted);
-        }
-        if from < marks.log_start || from > marks.high_watermark {
-            return Err(ReadError::OutOfRange {
-                requested: from,
-                start: marks.log_start,
-                end: marks.high_watermark,
-            });
-        }
-        if from == marks.high_watermark {
-            return Ok(Within::Batches(Bytes::new()));
-        }
-        if from < marks.local_start {
-            return self.read_cold(from, marks.local_start, max_bytes).await;
-        }
-        let reader = self.reader();
-        let upto = marks.high_watermark;
-        let result = blocking(move || reader.read_within(from, upto, max_bytes)).await?;
-        match result {
-            // Local segments were deleted between the look at the watermarks and the read.
-            Err(log::Error::OutOfRange { .. }) if self.watermarks().local_start > from => {
-                self.read_cold(from, self.watermarks().local_start, max_bytes).await
-            }
-            other => other.map_err(ReadError::from),
-        }
-    }
-
-    /// The tier holds whole fragments in memory of its own, so a batch that is too long costs nothing here.
-    async fn read_cold(
-        &self,
-        from: Offset,
-        upto: Offset,
-        max_bytes: usize,
-    ) -> Result<Within, ReadError> {
-        let bytes = self.cold()?.read(from, upto, max_bytes).await?;
-        match BatchHeader::parse(&bytes).map(|first| first.total_bytes()) {
-            Ok(batch_bytes) if batch_bytes > max_bytes => Ok(Within::TooLong { batch_bytes }),
-            Ok(_) | Err(_) => Ok(Within::Batches(bytes)),
-        }
-    }
-
     /// The first record stamped at or above `timestamp_ms`.
     ///
     /// # Errors
@@ -512,7 +444,7 @@ impl Partition {
         self.log.read().unwrap_or_else(PoisonError::into_inner).reader()
     }
 
-    fn cold(&self) -> Result<Arc<dyn ColdReader>, ReadError> {
+    pub(super) fn cold(&self) -> Result<Arc<dyn ColdReader>, ReadError> {
         self.cold
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -667,7 +599,7 @@ impl From<(Offset, i64, i32)> for TimestampedOffset {
 }
 
 /// Runs file work off the tasks' threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ReadError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ReadError::Stopping)

@@ -18,6 +18,7 @@ pub mod sim;
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -188,6 +189,11 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_all_synced(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
         self.write_all_vectored_at(parts, position)?;
         self.sync()
+    }
+
+    /// The descriptor, for what the system does with a file by itself. None where there is no such thing.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Makes the content and the length durable (fdatasync).

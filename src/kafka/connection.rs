@@ -12,12 +12,14 @@
 //! * The end of the client's stream ends the long poll; everything read is still carried out and answered.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use rustix::fs::sendfile;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -25,8 +27,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::context::{Peer, Shared};
 use super::dispatch::{self, Admitted, Begun, Held, Incoming, Reply, Started, Violation};
+use super::gather::Chunk;
 use super::memory::Reservation;
 use super::protocol::{FrameError, FrameReader, frame_length, peek};
+use crate::broker::FileRange;
 use crate::task;
 use crate::types::limits;
 
@@ -40,6 +44,8 @@ const ARRIVAL_BYTES_PER_SECOND: u64 = 1024 * 1024;
 /// How fast a client must take its answers, which hold memory meanwhile that others wait for. The longest fetch needs
 /// 1.6 Mbit/s, one of 1 MB 130 kbit/s.
 const PACE: Pace = Pace { stall: Duration::from_secs(60), bytes_per_second: 256 * 1024 };
+/// Of a file in one call, which runs on a thread that others wait for.
+const SENDFILE_BYTES: usize = 512 * 1024;
 /// Requests of a connection that are read and not yet answered. Idempotent clients keep 5, librdkafka as many as it
 /// can; beyond some tens there is nothing to win.
 const IN_FLIGHT: usize = 64;
@@ -424,12 +430,23 @@ impl Responder {
     async fn answer(&mut self, reply: Reply) -> Result<(), End> {
         let answered = self.running.pop_front();
         match reply {
-            Reply::Frame(frame) => PACE.write(&mut self.socket, &frame.bytes).await?,
+            Reply::Frame(frame) => self.write(&frame.pieces).await?,
             Reply::Silent => {}
             Reply::Close(why) => return Err(End::Unanswerable(why)),
         }
         if answered.is_some_and(|answered| !answered.overlaps) {
             self.exclusive.send_replace(false);
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, pieces: &[Chunk]) -> Result<(), End> {
+        let progress = PACE.begin(pieces.iter().map(Chunk::len).sum());
+        for piece in pieces {
+            match piece {
+                Chunk::Bytes(bytes) => progress.write(&mut self.socket, bytes).await?,
+                Chunk::File(range) => progress.send_file(&mut self.socket, range).await?,
+            }
         }
         Ok(())
     }
@@ -445,21 +462,73 @@ struct Pace {
 }
 
 impl Pace {
+    /// An answer of `bytes` begins.
+    fn begin(self, bytes: usize) -> Progress {
+        let seconds = bytes as u64 / self.bytes_per_second;
+        let deadline = Instant::now() + self.stall + Duration::from_secs(seconds);
+        Progress { stall: self.stall, deadline }
+    }
+}
+
+/// An answer on its way.
+struct Progress {
+    stall: Duration,
+    /// When all of it must be taken.
+    deadline: Instant,
+}
+
+impl Progress {
+    /// When the next byte must be taken.
+    fn next(&self) -> Instant {
+        self.deadline.min(Instant::now() + self.stall)
+    }
+
     async fn write(
-        self,
+        &self,
         socket: &mut (impl AsyncWrite + Unpin),
         mut bytes: &[u8],
     ) -> Result<(), End> {
-        let seconds = bytes.len() as u64 / self.bytes_per_second;
-        let deadline = Instant::now() + self.stall + Duration::from_secs(seconds);
         while !bytes.is_empty() {
-            let stalled = deadline.min(Instant::now() + self.stall);
-            let write = timeout_at(stalled, socket.write(bytes));
+            let write = timeout_at(self.next(), socket.write(bytes));
             let written = write.await.map_err(|_| End::Stalled)??;
             if written == 0 {
                 return Err(End::Closed);
             }
             bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Has the system send a part of a file. The pages are in memory, for the log has just checked them or read headers
+    /// among them; where they are not, each call waits for a bounded part at most.
+    async fn send_file(&self, socket: &mut OwnedWriteHalf, range: &FileRange) -> Result<(), End> {
+        let Some(file) = range.file.as_fd() else { return self.copy_file(socket, range).await };
+        let socket: &TcpStream = (*socket).as_ref();
+        let mut done = 0;
+        while done < range.bytes {
+            let bytes = (range.bytes - done).min(SENDFILE_BYTES);
+            let position = range.position + done as u64;
+            let send = socket.async_io(Interest::WRITABLE, || {
+                let mut position = position;
+                let send = || sendfile(socket.as_fd(), file, Some(&mut position), bytes);
+                rustix::io::retry_on_intr(send).map_err(std::io::Error::from)
+            });
+            match timeout_at(self.next(), send).await.map_err(|_| End::Stalled)?? {
+                // The file is shorter than the log said.
+                0 => return Err(End::Io(std::io::ErrorKind::UnexpectedEof.into())),
+                sent => done += sent,
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy_file(&self, socket: &mut OwnedWriteHalf, range: &FileRange) -> Result<(), End> {
+        let mut done = 0;
+        while done < range.bytes {
+            let mut bytes = vec![0; (range.bytes - done).min(SENDFILE_BYTES)];
+            range.file.read_exact_at(&mut bytes, range.position + done as u64)?;
+            done += bytes.len();
+            self.write(socket, &bytes).await?;
         }
         Ok(())
     }
@@ -481,7 +550,8 @@ mod tests {
                 sleep(Duration::from_millis(20)).await;
             }
         });
-        let writing = pace.write(&mut socket, &[0; 10_000]);
+        let progress = pace.begin(10_000);
+        let writing = progress.write(&mut socket, &[0; 10_000]);
         let ended = timeout(Duration::from_secs(20), writing).await.unwrap();
         assert!(matches!(ended, Err(End::Stalled)));
         drop(socket);
@@ -493,7 +563,9 @@ mod tests {
         let pace = Pace { stall: Duration::from_secs(5), bytes_per_second: 1 };
         let (mut socket, mut client) = duplex(10);
         let (sent, taken) = ([7; 1_000], &mut [0; 1_000]);
-        let both = async { tokio::join!(pace.write(&mut socket, &sent), client.read_exact(taken)) };
+        let progress = pace.begin(sent.len());
+        let both =
+            async { tokio::join!(progress.write(&mut socket, &sent), client.read_exact(taken)) };
         let (written, read) = timeout(Duration::from_secs(20), both).await.unwrap();
         assert!(written.is_ok() && read.is_ok());
         assert_eq!(*taken, sent);

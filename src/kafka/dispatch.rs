@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 use super::api;
 use super::context::Peer;
 use super::error::{ErrorCode, Refusal};
+use super::gather::{Chunk, Laden, encode_laden};
 use super::memory::Reservation;
 use super::protocol::guard;
 use crate::types::limits;
@@ -72,6 +73,8 @@ pub(super) enum Handled<R> {
 pub(super) enum Answer<R> {
     /// A response, and memory that it holds until it is written. Where there is none it takes memory by its size.
     Respond(R, Option<Reservation>),
+    /// A response with data beside it, and the memory of what of that is in memory.
+    Laden(Laden<R>, Reservation),
     /// Nothing, as agreed (`acks=0`).
     Silent,
     /// Nothing can be said, so the connection closes.
@@ -87,8 +90,8 @@ impl<R> From<R> for Answer<R> {
 /// A whole answer on its way to the socket.
 #[derive(Debug)]
 pub(super) struct Frame {
-    /// Length first.
-    pub bytes: Bytes,
+    /// Length first, in pieces.
+    pub pieces: Vec<Chunk>,
     /// Given back when the last byte is written; short answers hold nothing.
     _memory: Option<Reservation>,
 }
@@ -281,7 +284,9 @@ fn shorten(text: &str) -> String {
 
 fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming, held: Held) -> Result<Begun, Violation> {
     let Incoming { frame, version, correlation_id, received, .. } = incoming;
-    let (header, request) = decode::<A>(frame.clone(), version)?;
+    // A large one is left to the request alone, which may then change its data in place.
+    let kept = (frame.len() <= limits::KAFKA_SMALL_FRAME_BYTES).then(|| frame.clone());
+    let (header, request) = decode::<A>(frame, version)?;
     let span = tracing::debug_span!(
         "request",
         api = A::NAME,
@@ -289,11 +294,12 @@ fn start<A: Api>(peer: Arc<Peer>, incoming: Incoming, held: Held) -> Result<Begu
         client_id = shorten(header.client_id.as_deref().unwrap_or_default()),
         correlation_id,
     );
+    drop(header);
     let call = Call { peer, version };
     let laborious = A::is_laborious(&request);
     let work = move || {
         let handled = span.in_scope(|| A::handle(&call, request));
-        let request = (!A::PARKS).then_some((frame, held));
+        let request = (!A::PARKS).then_some((kept, held));
         let finish = Finish { request, call, correlation_id, received };
         let rest = async move {
             let answer = match handled {
@@ -321,8 +327,8 @@ fn decode<A: Api>(
 
 /// What is needed to turn an answer into bytes.
 struct Finish {
-    /// The frame and its memory, where the answer does not wait for others.
-    request: Option<(Bytes, Held)>,
+    /// The frame, if it is small, and the request's memory, where the answer does not wait for others.
+    request: Option<(Option<Bytes>, Held)>,
     call: Call,
     correlation_id: i32,
     received: Instant,
@@ -332,6 +338,13 @@ impl Finish {
     async fn reply<A: Api>(self, answer: Answer<Response<A>>) -> Reply {
         let (response, memory) = match answer {
             Answer::Respond(response, memory) => (response, memory),
+            Answer::Laden(laden, memory) => {
+                self.count::<A>(A::first_error(&laden.empty));
+                return match encode_laden(self.correlation_id, self.call.version, laden) {
+                    Ok(pieces) => Reply::Frame(Frame { pieces, _memory: Some(memory) }),
+                    Err(error) => self.internal::<A>(&error),
+                };
+            }
             Answer::Silent => {
                 self.count::<A>(ErrorCode::NONE);
                 return Reply::Silent;
@@ -355,7 +368,7 @@ impl Finish {
             (None, Err(_)) => None,
         };
         match encode(self.correlation_id, version, &response) {
-            Ok(bytes) => Reply::Frame(Frame { bytes, _memory: memory }),
+            Ok(bytes) => Reply::Frame(Frame { pieces: vec![Chunk::Bytes(bytes)], _memory: memory }),
             Err(error) => self.internal::<A>(&error),
         }
     }
@@ -368,9 +381,9 @@ impl Finish {
     fn internal<A: Api>(&self, error: &EncodeError) -> Reply {
         let version = self.call.version;
         tracing::error!(api = A::NAME, version, %error, "an answer could not be encoded");
-        let request = self.request.as_ref();
-        let refused = request
-            .and_then(|(frame, _)| decode::<A>(frame.clone(), version).ok())
+        let frame = self.request.as_ref().and_then(|(frame, _)| frame.clone());
+        let refused = frame
+            .and_then(|frame| decode::<A>(frame, version).ok())
             .map(|(_, request)| A::refuse(&self.call, &request, Refusal::Internal));
         match refused.map(|response| encode(self.correlation_id, version, &response)) {
             Some(Ok(bytes)) => Reply::Frame(bytes.into()),
@@ -382,7 +395,7 @@ impl Finish {
 /// A short answer.
 impl From<Bytes> for Frame {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, _memory: None }
+        Self { pieces: vec![Chunk::Bytes(bytes)], _memory: None }
     }
 }
 
@@ -392,7 +405,7 @@ impl From<Bytes> for Frame {
 pub(super) struct EncodeError(String);
 
 impl EncodeError {
-    fn refused(error: impl std::fmt::Display) -> Self {
+    pub fn refused(error: impl std::fmt::Display) -> Self {
         Self(error.to_string())
     }
 }

@@ -29,13 +29,18 @@
 //! | a frame that arrives | by what has come of it | when it is complete and has the next two | waits, two frames go on |
 //! | the decoded form | before it is decoded | when the answer is made; of a Fetch, when it has begun | waits |
 //! | a frame | before it is decoded, of the broker's budget | as above | waits |
-//! | fetched data | before it is read | when the last byte is written | smaller answers |
+//! | fetched data, unless it stays in its file | before it is read | when the last byte is written | smaller answers |
 //! | another answer | before it is encoded, of Metadata before it is built | as above | waits ten seconds, then closes |
 //!
 //! They are taken in this order, so nobody holds what another one needs while it waits for what that one has; a frame
 //! arrives and an answer is taken at a least speed. So neither slow senders nor slow readers add up to more than the
 //! configured budget and the two pools of fixed size in `types/limits.rs`. Encoding copies: for as long as that takes, as
 //! many answers as there are cores are there twice.
+//!
+//! Fetched data of 64 KiB and more is not copied at all: a handler answers with ranges of segment files, whose batches the
+//! log checked when they were first read, and the connection has the system send them (`gather.rs` shows why by
+//! `sendfile`). Sealed segments and the active one alike: bytes below the high watermark never change, and a segment is cut by
+//! recovery alone, before anything is served. A deleted file stays whole while a range holds it open.
 //!
 //! Nothing here survives a restart, so there is nothing to recover. Look next at `dispatch.rs` for how a request runs, at
 //! `api/produce.rs` and `api/fetch.rs` for the two that matter, at `error.rs` for what a client sees of a failure.
@@ -45,6 +50,7 @@ mod connection;
 mod context;
 mod dispatch;
 mod error;
+mod gather;
 mod listener;
 mod memory;
 mod metrics;

@@ -36,6 +36,7 @@ use crate::task;
 use crate::types::{ClusterId, limits};
 
 mod epochs;
+mod large;
 
 /// Longer than anything takes here; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,10 +56,7 @@ impl Config {
     const TEST: Self = Self { fetch_memory_bytes: 1 << 20, arriving_memory_bytes: ARRIVING };
 }
 
-/// A broker on the simulated disk.
-fn open_broker(disk: &SimDisk) -> Arc<Broker> {
-    let path = PathBuf::from("/data");
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+fn open_broker(disk: Arc<dyn Disk>, path: PathBuf) -> Arc<Broker> {
     let mut data_dir = DataDir::open(disk, &path, [5; 16]).unwrap();
     let cluster = ClusterId::from_random([1; 16]);
     data_dir.settle(cluster).unwrap();
@@ -66,6 +64,10 @@ fn open_broker(disk: &SimDisk) -> Arc<Broker> {
     config.commit_log_file_bytes = 1 << 20;
     let metrics = broker::Metrics::new(&mut Registry::default());
     Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics).unwrap()
+}
+
+fn simulated(disk: &SimDisk) -> Arc<Broker> {
+    open_broker(Arc::new(disk.clone()), PathBuf::from("/data"))
 }
 
 impl Drop for Server {
@@ -80,11 +82,11 @@ impl Server {
     }
 
     async fn start_on(disk: &SimDisk) -> Self {
-        Self::of(open_broker(disk), Config::TEST).await
+        Self::of(simulated(disk), Config::TEST).await
     }
 
     async fn with(config: Config) -> Self {
-        Self::of(open_broker(&SimDisk::new()), config).await
+        Self::of(simulated(&SimDisk::new()), config).await
     }
 
     async fn of(broker: Arc<Broker>, config: Config) -> Self {
@@ -405,21 +407,23 @@ async fn fetched_data_holds_its_memory_until_it_is_written() {
     let config = Config { fetch_memory_bytes: POOL, arriving_memory_bytes: ARRIVING };
     let server = Server::with(config).await;
     let mut writer = server.client().await;
-    writer.create("t", 1).await;
-    let value = "x".repeat(1_000_000);
-    for _ in 0..20 {
-        writer.call(9, &produce(-1, &[("t", 0, batch(&[&value]))])).await;
+    // What is longer would be sent from its file.
+    const PARTITIONS: i32 = 400;
+    writer.create("t", PARTITIONS).await;
+    let value = "x".repeat(60_000);
+    for index in 0..PARTITIONS {
+        writer.call(9, &produce(-1, &[("t", index, batch(&[&value]))])).await;
     }
     // More than the system takes off the server for a client that does not read.
     let mut reader = server.client().await;
-    let mut all = fetch("t", &[(0, 0)]).with_max_bytes(POOL as i32);
-    all.topics[0].partitions[0].partition_max_bytes = POOL as i32;
+    let parts: Vec<_> = (0..PARTITIONS).map(|index| (index, 0)).collect();
+    let all = fetch("t", &parts).with_max_bytes(POOL as i32);
     reader.send(4, &all).await;
     reader.socket.readable().await.unwrap();
     let held = POOL - server.shared.fetched.free_bytes();
     assert!(held >= 20_000_000, "{held} bytes are held while the answer is written");
     let (_, fetched) = reader.receive::<FetchRequest>(4).await;
-    assert_eq!(offsets(&fetched)[0].len(), 20);
+    assert_eq!(offsets(&fetched), vec![[0]; PARTITIONS as usize]);
     until("all memory", || server.shared.fetched.free_bytes() == POOL).await;
 }
 
@@ -519,14 +523,15 @@ async fn a_batch_longer_than_the_memory_left_waits_for_it() {
     let server = Server::start().await;
     let mut client = server.client().await;
     client.create("t", 2).await;
-    let value = "x".repeat(500_000);
+    // What is longer would be sent from its file.
+    let value = "x".repeat(60_000);
     for index in 0..2 {
         client.call(9, &produce(-1, &[("t", index, batch(&[&value]))])).await;
     }
     let all_memory = server.shared.fetched.reserve(usize::MAX).await;
     client.send(4, &fetch("t", &[(0, 0), (1, 0)]).with_max_bytes(1)).await;
     let early = timeout(Duration::from_millis(200), client.socket.peek(&mut [0])).await;
-    assert!(early.is_err(), "half a megabyte was read without memory for it");
+    assert!(early.is_err(), "a batch was read without memory for it");
     drop(all_memory);
     let (_, fetched) = client.receive::<FetchRequest>(4).await;
     assert_eq!(offsets(&fetched), [vec![0], vec![]]);
@@ -587,12 +592,12 @@ async fn fetch_errors() {
 #[tokio::test]
 async fn a_fetch_in_another_epoch_than_the_leaders_is_refused() {
     let disk = SimDisk::new();
-    let broker = open_broker(&disk);
+    let broker = simulated(&disk);
     let topic =
         broker.create_topic(NewTopic { name: "t".to_owned(), partitions: 1, options: Vec::new() });
     topic.await.unwrap();
     // A start that no clean stop preceded raises the epoch.
-    let crashed = open_broker(&disk.crash(1));
+    let crashed = simulated(&disk.crash(1));
     broker.stop();
     let server = Server::of(crashed, Config::TEST).await;
     let mut client = server.client().await;

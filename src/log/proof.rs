@@ -39,12 +39,20 @@ impl Stretches {
 
 /// The bytes of one segment that need no second look.
 #[derive(Debug, Default)]
-pub(super) struct Proved(Mutex<Stretches>);
+pub(super) struct Proved {
+    stretches: Mutex<Stretches>,
+    /// Held while bytes are looked at, so that two readers of the same ones share the work.
+    turn: Mutex<()>,
+}
 
 impl Proved {
     // A panic under this lock forgets nothing that was not proved.
     fn stretches(&self) -> MutexGuard<'_, Stretches> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stretches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn covers(&self, from: u64, to: u64) -> bool {
@@ -127,6 +135,7 @@ impl View {
         let path = &self.segment.paths.check;
         for stretch in check.stretches(from, to).map_err(Error::io("read", path))? {
             let proved = &self.segment.proved;
+            let _turn = proved.turn();
             if !proved.covers(stretch.position, stretch.end) {
                 if self.judge(&stretch)? != Judgement::Good {
                     return Ok(());

@@ -17,10 +17,12 @@ use crate::types::limits::RECORD_BATCH_BYTES;
 pub type Timestamped = (Offset, i64, i32);
 
 /// What [`Reader::read_within`] found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Within {
     /// Whole batches in order; none where the log has none.
     Batches(Bytes),
+    /// The same, where they lie.
+    Located(Range),
     /// The first batch alone is longer. Nothing was read.
     TooLong {
         /// Its length.
@@ -72,13 +74,16 @@ impl Reader {
     /// [`Error::OutOfRange`] unless `start_offset() <= from <= end_offset()`. [`Error::Damaged`] if the batch with
     /// `from` is damaged; reading on from its `to` works. [`Error::Io`].
     pub fn read(&self, from: Offset, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
-        match self.first(from, upto)? {
-            Some((view, first)) => view.read_run(&first, upto, max_bytes),
+        let Some((view, first)) = self.first(from, upto)? else { return Ok(Bytes::new()) };
+        let max_bytes = max_bytes.min(RECORD_BATCH_BYTES);
+        match view.locate_run(&first, upto, max_bytes)? {
+            Some(range) => view.copy_run(&first, &range),
             None => Ok(Bytes::new()),
         }
     }
 
-    /// As [`Reader::read`], but never more than `max_bytes`.
+    /// As [`Reader::read`], but never more than `max_bytes`; and what has `located_bytes` at least is not copied, only
+    /// found as by [`Reader::locate_range`].
     ///
     /// # Errors
     /// As of [`Reader::read`].
@@ -87,15 +92,19 @@ impl Reader {
         from: Offset,
         upto: Offset,
         max_bytes: usize,
+        located_bytes: usize,
     ) -> Result<Within, Error> {
-        let Some((view, first)) = self.first(from, upto)? else {
-            return Ok(Within::Batches(Bytes::new()));
-        };
+        let nothing = Within::Batches(Bytes::new());
+        let Some((view, first)) = self.first(from, upto)? else { return Ok(nothing) };
         let batch_bytes = first.header.total_bytes();
         if batch_bytes > max_bytes {
             return Ok(Within::TooLong { batch_bytes });
         }
-        view.read_run(&first, upto, max_bytes).map(Within::Batches)
+        match view.locate_run(&first, upto, max_bytes)? {
+            Some(range) if range.bytes >= located_bytes => Ok(Within::Located(range)),
+            Some(range) => view.copy_run(&first, &range).map(Within::Batches),
+            None => Ok(nothing),
+        }
     }
 
     /// Where the batches lie that [`Reader::read`] would give, for a copy from file to socket that this process does not
@@ -115,6 +124,17 @@ impl Reader {
             Some((view, first)) => view.locate_run(&first, upto, max_bytes),
             None => Ok(None),
         }
+    }
+
+    /// Whether all of the next `bytes` behind `range` were checked before, up to the end of the segment that they begin in.
+    #[must_use]
+    pub fn is_checked_behind(&self, range: &Range, bytes: usize) -> bool {
+        let Some(view) = self.view_of(range.next_offset) else { return true };
+        let begin = match Arc::ptr_eq(&view.segment.file, &range.file) {
+            true => range.position + range.bytes as u64,
+            false => 0,
+        };
+        view.segment.proved.covers(begin, view.bytes.min(begin + bytes as u64))
     }
 
     /// The batch that has `from`, if all of it lies below `upto`.
@@ -240,12 +260,8 @@ impl View {
         }))
     }
 
-    /// See [`Reader::read`].
-    fn read_run(&self, first: &Found, upto: Offset, max_bytes: usize) -> Result<Bytes, Error> {
-        let max_bytes = max_bytes.min(RECORD_BATCH_BYTES);
-        let Some(range) = self.locate_run(first, upto, max_bytes)? else {
-            return Ok(Bytes::new());
-        };
+    /// The bytes of a run, checked as they are now.
+    fn copy_run(&self, first: &Found, range: &Range) -> Result<Bytes, Error> {
         let mut bytes = vec![0; range.bytes];
         self.read_exact(&mut bytes, range.position)?;
         let good = good_prefix(&bytes, first.header.base_offset, range.next_offset);

@@ -84,6 +84,7 @@ fn is_software_word(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::gather::Chunk;
 
     fn all() -> ApiVersionsResponse {
         ApiVersionsResponse::default().with_api_keys(dispatch::TABLE.iter().map(row).collect())
@@ -125,7 +126,8 @@ mod tests {
             &4_i16.to_be_bytes(),
         ]
         .concat();
-        assert_eq!(frame.bytes, expected);
+        let [Chunk::Bytes(bytes)] = frame.pieces.as_slice() else { panic!("not one piece") };
+        assert_eq!(*bytes, expected);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::select_all;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use kafka_protocol::messages::fetch_request::FetchPartition;
@@ -47,10 +47,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::shared::{check_epoch, first_error, partition, text, topic_by_id, topic_by_name};
-use crate::broker::{EpochEnd, Partition, ReadError, Topic, Within};
+use crate::broker::{Data, EpochEnd, Partition, ReadError, ReadWithin, Topic};
 use crate::kafka::context::Peer;
 use crate::kafka::dispatch::{Answer, Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure as _, Refusal};
+use crate::kafka::gather::Laden;
 use crate::kafka::memory::Reservation;
 use crate::record::Batches;
 use crate::types::{LeaderEpoch, Offset, Watermarks, limits};
@@ -65,8 +66,8 @@ const READ_COMMITTED: i8 = 1;
 const SIDE_BY_SIDE: usize = 8;
 /// How long a first batch may wait for memory: others give theirs back in milliseconds, unless they read slowly.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
-/// Memory that a partition takes beside its data: as a target, and in the answer as a struct and encoded.
-const TARGET_BYTES: usize = size_of::<Target>() + size_of::<PartitionData>() + 64;
+/// Memory that a partition takes beside its data: as a target, and in the answer twice, as a struct and encoded.
+const TARGET_BYTES: usize = size_of::<Target>() + 2 * (size_of::<PartitionData>() + 64);
 
 /// See the module's page.
 pub struct Fetch;
@@ -84,8 +85,8 @@ impl Api for Fetch {
         let peer = Arc::clone(&call.peer);
         let poll = Poll::new(&peer, call.version, request);
         Handled::Later(Box::pin(async move {
-            let (response, memory) = poll.run(&peer).await;
-            Answer::Respond(response, Some(memory))
+            let (laden, memory) = poll.run(&peer).await;
+            Answer::Laden(laden, memory)
         }))
     }
 
@@ -142,10 +143,19 @@ struct Target {
     /// The next offset to read.
     next: Offset,
     /// What was read so far, in order.
-    data: Vec<Bytes>,
+    data: Vec<Data>,
     /// Where the log parts from the one that the client read before.
     diverging: Option<EpochEnd>,
     source: Result<Source, ErrorCode>,
+}
+
+/// A first batch that is longer than what was there for it.
+struct Long {
+    /// Of its target.
+    place: usize,
+    batch_bytes: usize,
+    /// That reading it takes.
+    memory_bytes: usize,
 }
 
 /// Where a target's data come from.
@@ -156,7 +166,11 @@ struct Source {
 
 impl Target {
     fn bytes(&self) -> usize {
-        self.data.iter().map(Bytes::len).sum()
+        self.data.iter().map(Data::len).sum()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.data.iter().map(Data::memory_bytes).sum()
     }
 
     /// What is to be read now: nothing when there is no new data, its limit is reached, or it failed.
@@ -197,12 +211,18 @@ impl Target {
     }
 
     /// Takes what was read. Returns how many bytes that is.
-    fn take(&mut self, batches: Bytes) -> usize {
-        let last = Batches::new(&batches).filter_map(Result::ok).last();
-        let Some((header, _)) = last else { return 0 };
-        self.next = header.next_offset();
-        let taken = batches.len();
-        self.data.push(batches);
+    fn take(&mut self, data: Data) -> usize {
+        let next = match &data {
+            Data::File(range) => Some(range.next_offset),
+            Data::Bytes(batches) => {
+                let last = Batches::new(batches).filter_map(Result::ok).last();
+                last.map(|(header, _)| header.next_offset())
+            }
+        };
+        let Some(next) = next else { return 0 };
+        self.next = next;
+        let taken = data.len();
+        self.data.push(data);
         taken
     }
 
@@ -225,20 +245,13 @@ impl Target {
         };
     }
 
-    fn answer(self, committed_only: bool) -> PartitionData {
+    /// Without its records, for which there is the data.
+    fn answer(self, committed_only: bool) -> (PartitionData, Vec<Data>) {
         let marks = match self.source {
             Ok(source) => source.partition.watermarks(),
-            Err(code) => return refused(self.index, code),
+            Err(code) => return (refused(self.index, code), Vec::new()),
         };
-        let records = match <[Bytes; 1]>::try_from(self.data) {
-            Ok([one]) => one,
-            Err(several) => {
-                let mut all = BytesMut::with_capacity(several.iter().map(Bytes::len).sum());
-                several.iter().for_each(|bytes| all.extend_from_slice(bytes));
-                all.freeze()
-            }
-        };
-        PartitionData::default()
+        let answer = PartitionData::default()
             .with_partition_index(self.index)
             .with_high_watermark(marks.high_watermark)
             .with_last_stable_offset(marks.high_watermark)
@@ -252,7 +265,8 @@ impl Target {
                         .with_end_offset(diverging.end)
                 },
             ))
-            .with_records(Some(records))
+            .with_records(Some(Bytes::new()));
+        (answer, self.data)
     }
 }
 
@@ -311,7 +325,7 @@ impl Poll {
         })
     }
 
-    async fn run(mut self, peer: &Peer) -> (FetchResponse, Reservation) {
+    async fn run(mut self, peer: &Peer) -> (Laden<FetchResponse>, Reservation) {
         let by_id = self.version >= TOPIC_IDS;
         let partitions = self.hold(peer);
         loop {
@@ -337,6 +351,11 @@ impl Poll {
         self.targets.iter().map(Target::bytes).sum()
     }
 
+    /// Of what was read, what is not in files.
+    fn memory_bytes(&self) -> usize {
+        self.targets.iter().map(Target::memory_bytes).sum()
+    }
+
     fn is_ready(&self) -> bool {
         self.targets.is_empty()
             || self.full
@@ -350,15 +369,14 @@ impl Poll {
         if self.targets.iter().all(|target| target.wish().is_none()) {
             return;
         }
-        let held = self.bytes();
         // Once only: a poll that woke often could else gather any amount of it.
-        let floor = if held == 0 { limits::KAFKA_FETCH_FLOOR_BYTES } else { 0 };
-        let wanted = self.max_bytes.saturating_sub(held);
+        let floor = if self.memory_bytes() == 0 { limits::KAFKA_FETCH_FLOOR_BYTES } else { 0 };
+        let wanted = self.max_bytes.saturating_sub(self.bytes());
         self.memory.absorb(peer.shared.fetched.reserve_up_to(wanted, floor));
         loop {
             let before = self.bytes();
             let goes_on = match self.read_within(by_id).await {
-                Some((place, batch_bytes)) => self.read_long(peer, place, batch_bytes, by_id).await,
+                Some(long) => self.read_long(peer, long, by_id).await,
                 // A read ends with its segment or fragment, and more may follow.
                 None => !self.full && (before + 1..self.min_bytes).contains(&self.bytes()),
             };
@@ -366,15 +384,16 @@ impl Poll {
                 break;
             }
         }
-        self.memory.shrink_to(self.bytes());
+        self.memory.shrink_to(self.memory_bytes());
     }
 
     /// Reads in the order of the request and several partitions side by side. Each read takes its share of the room before
-    /// it begins and gives back what it did not use. Returns place and length of a first batch that is longer than its
-    /// share, while nothing else was taken.
-    async fn read_within(&mut self, by_id: bool) -> Option<(usize, usize)> {
+    /// it begins and gives back what it did not use. Returns a first batch that is longer than its share, while nothing
+    /// else was taken.
+    async fn read_within(&mut self, by_id: bool) -> Option<Long> {
         let mut bytes = self.bytes();
-        let mut room = self.max_bytes.min(self.memory.bytes()).saturating_sub(bytes);
+        let memory = self.memory.bytes().saturating_sub(self.memory_bytes());
+        let mut room = self.max_bytes.saturating_sub(bytes).min(memory);
         let wishes = self.targets.iter().enumerate();
         let wishes: Vec<_> =
             wishes.filter_map(|(place, target)| Some((place, target.wish()?))).collect();
@@ -395,16 +414,16 @@ impl Poll {
             let Some((place, share, read)) = running.next().await else { break };
             let Some(target) = self.targets.get_mut(place) else { break };
             let taken = match read {
-                Ok(Within::TooLong { batch_bytes }) if bytes == 0 => {
+                Ok(ReadWithin::TooLong { batch_bytes, memory_bytes }) if bytes == 0 => {
                     // To its end, because what is read takes memory that is held for it here.
                     while running.next().await.is_some() {}
-                    return Some((place, batch_bytes));
+                    return Some(Long { place, batch_bytes, memory_bytes });
                 }
-                Ok(Within::TooLong { .. }) => {
+                Ok(ReadWithin::TooLong { .. }) => {
                     self.full = true;
                     0
                 }
-                Ok(Within::Batches(batches)) => target.take(batches),
+                Ok(ReadWithin::Data(data)) => target.take(data),
                 Err(error) => {
                     target.fail(&error, by_id);
                     0
@@ -418,30 +437,30 @@ impl Poll {
     }
 
     /// Reads a first batch that is longer than its share, with memory for all of it. Whether there is reason to go on.
-    async fn read_long(
-        &mut self,
-        peer: &Peer,
-        place: usize,
-        batch_bytes: usize,
-        by_id: bool,
-    ) -> bool {
-        if batch_bytes > self.memory.bytes() {
+    async fn read_long(&mut self, peer: &Peer, long: Long, by_id: bool) -> bool {
+        let Long { place, batch_bytes, memory_bytes } = long;
+        if memory_bytes > self.memory.bytes() {
             // Nothing is held meanwhile: two who wait could else wait for each other.
             self.memory = Reservation::default();
             tokio::select! {
-                memory = peer.shared.fetched.reserve(batch_bytes) => self.memory = memory,
+                memory = peer.shared.fetched.reserve(memory_bytes) => self.memory = memory,
                 () = sleep(MEMORY_WAIT) => {}
                 () = peer.stop.cancelled() => {}
             }
         }
-        self.full |= batch_bytes > self.memory.bytes();
+        self.full |= memory_bytes > self.memory.bytes();
         let wish = self.targets.get(place).and_then(Target::wish).filter(|_| !self.full);
         let Some((partition, from, _)) = wish else { return false };
         let read = partition.read_within(from, batch_bytes).await;
         let Some(target) = self.targets.get_mut(place) else { return false };
         match read {
-            Ok(Within::Batches(batches)) => target.take(batches) > 0,
-            Ok(Within::TooLong { .. }) => false,
+            // It left its file for the tier meanwhile. The next fetch takes memory for it.
+            Ok(ReadWithin::Data(data)) if data.memory_bytes() > self.memory.bytes() => {
+                self.full = true;
+                false
+            }
+            Ok(ReadWithin::Data(data)) => target.take(data) > 0,
+            Ok(ReadWithin::TooLong { .. }) => false,
             Err(error) => {
                 target.fail(&error, by_id);
                 true
@@ -463,18 +482,29 @@ impl Poll {
         let (_, _, _) = select_all(changes).await;
     }
 
-    fn answer(self) -> FetchResponse {
-        let mut responses: Vec<_> = self
-            .topics
-            .into_iter()
+    fn answer(self) -> Laden<FetchResponse> {
+        let topics = self.topics.into_iter();
+        let mut empty: Vec<_> = topics
             .map(|(name, id)| FetchableTopicResponse::default().with_topic(name).with_topic_id(id))
             .collect();
+        let mut absent = empty.clone();
+        let mut data = Vec::new();
         for target in self.targets {
-            if let Some(response) = responses.get_mut(target.topic) {
-                response.partitions.push(target.answer(self.committed_only));
+            let topic = target.topic;
+            let (answer, read) = target.answer(self.committed_only);
+            let mut without = answer.clone();
+            if !read.is_empty() {
+                without.records = None;
+                data.push(read);
+            }
+            if let (Some(one), Some(other)) = (empty.get_mut(topic), absent.get_mut(topic)) {
+                one.partitions.push(answer);
+                other.partitions.push(without);
             }
         }
-        FetchResponse::default().with_responses(responses)
+        let [empty, absent] =
+            [empty, absent].map(|topics| FetchResponse::default().with_responses(topics));
+        Laden { empty, absent, data }
     }
 }
 

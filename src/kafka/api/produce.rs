@@ -131,7 +131,16 @@ enum Outcome {
 }
 
 /// Appends every partition's batch; on return the order of all of them is fixed.
-fn begin(broker: &Broker, version: i16, request: ProduceRequest) -> Vec<(WireName, Vec<Pending>)> {
+fn begin(
+    broker: &Broker,
+    version: i16,
+    mut request: ProduceRequest,
+) -> Vec<(WireName, Vec<Pending>)> {
+    for topic in &mut request.topic_data {
+        // Not a part of the frame any more: a single batch is then the only one who has its memory, and need not be copied
+        // to be given its offset.
+        topic.name = text(topic.name.as_str()).into();
+    }
     let mut count: HashMap<(WireName, i32), usize> = HashMap::new();
     for topic in &request.topic_data {
         for data in &topic.partition_data {

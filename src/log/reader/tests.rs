@@ -66,17 +66,43 @@ fn a_read_within_a_bound_gives_no_byte_more() {
     let (log, model) = filled(&temp.path().join("t-3"));
     let (reader, end) = (log.reader(), log.reader().end_offset());
     let first = &model.0[0].bytes[..];
-    let too_long = Within::TooLong { batch_bytes: first.len() };
     for max_bytes in [0, 1, first.len() - 1] {
-        assert_eq!(reader.read_within(1, end, max_bytes).unwrap(), too_long);
+        let found = reader.read_within(1, end, max_bytes, 0).unwrap();
+        assert!(matches!(found, Within::TooLong { batch_bytes } if batch_bytes == first.len()));
     }
     let two = [first, &model.0[1].bytes].concat();
     for (max_bytes, found) in [(first.len(), first), (two.len() - 1, first), (two.len(), &two)] {
-        let read = reader.read_within(1, end, max_bytes).unwrap();
-        assert_eq!(read, Within::Batches(found.to_vec().into()), "{max_bytes}");
+        let copied = reader.read_within(1, end, max_bytes, found.len() + 1).unwrap();
+        assert!(matches!(copied, Within::Batches(bytes) if bytes == found), "{max_bytes}");
+        let located = reader.read_within(1, end, max_bytes, found.len()).unwrap();
+        let Within::Located(range) = located else { panic!("not located: {max_bytes}") };
+        let mut bytes = vec![0; range.bytes];
+        range.file.read_exact_at(&mut bytes, range.position).unwrap();
+        assert_eq!(bytes, found, "{max_bytes}");
     }
-    assert_eq!(reader.read_within(end, end, 0).unwrap(), Within::Batches(Bytes::new()));
-    assert_eq!(reader.read_within(1, 1, 0).unwrap(), Within::Batches(Bytes::new()));
+    for from in [1, end] {
+        let nothing = reader.read_within(from, from, 0, 0).unwrap();
+        assert!(matches!(nothing, Within::Batches(bytes) if bytes.is_empty()));
+    }
+}
+
+#[test]
+fn what_was_checked_behind_a_range_is_known() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("t-3");
+    drop(filled(&path));
+    let log = testing::open(&FileDisk, &path, 0, 180);
+    let (reader, end) = (log.reader(), log.reader().end_offset());
+    let first = reader.locate_range(1, end, 1).unwrap().unwrap();
+    assert!(!reader.is_checked_behind(&first, 1 << 20), "nothing was read there since the open");
+    let mut next = first.next_offset;
+    let mut last = first.clone();
+    while let Some(range) = reader.locate_range(next, end, 1 << 20).unwrap() {
+        next = range.next_offset;
+        last = range;
+    }
+    assert!(reader.is_checked_behind(&first, 1 << 20));
+    assert!(reader.is_checked_behind(&last, 1 << 20), "there is nothing behind the last");
 }
 
 /// Each byte of a batch's header, and one of its body, damaged in the middle of a segment: never a wrong byte, the range is
