@@ -21,7 +21,7 @@ use super::shipping::{Cold, Shipped, ship_state, unhex};
 use super::topic_config::{TopicOptions, check_option};
 use super::topics::{Registry, Topic};
 use crate::disk::Disk;
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::task;
 use crate::tier::{SealedSecret, Tier, TopicInfo, TopicRecord};
 use crate::types::{
@@ -109,8 +109,11 @@ impl Broker {
         tier: Option<Arc<Tier>>,
         metrics: Metrics,
     ) -> Result<Arc<Self>, OpenError> {
+        let files = log::Files::new(Arc::clone(&data_dir.disk), config.open_segments);
+        let segments: Arc<dyn Disk> = Arc::new(files);
         let Recovered { wal, catalogue, mut logs } = recovery::recover(
             data_dir,
+            &segments,
             adopted.catalogue,
             adopted.last_commit,
             config.commit_log_file_bytes,
@@ -158,7 +161,7 @@ impl Broker {
             memory: Arc::new(Semaphore::new(
                 config.memory_budget_bytes.min(Semaphore::MAX_PERMITS),
             )),
-            disk: Arc::clone(&data_dir.disk),
+            disk: segments,
             config,
             cluster,
             start_number,

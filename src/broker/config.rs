@@ -21,6 +21,8 @@ pub struct Config {
     pub commit_log_bytes: u64,
     /// Size at which the commit log goes on in another file.
     pub commit_log_file_bytes: u64,
+    /// Segment files that are open at the same time, apart from those with writes that a checkpoint has not synced yet.
+    pub open_segments: usize,
 }
 
 impl Config {
@@ -36,6 +38,7 @@ impl Config {
             checkpoint_bytes: 256 << 20,
             commit_log_bytes: 1 << 30,
             commit_log_file_bytes: 64 << 20,
+            open_segments: 4096,
         }
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn log_config(options: &TopicOptions) -> log::Config {
 /// Opens and replays. `adopted` is the catalogue of a new data directory.
 pub(super) fn recover(
     data_dir: &DataDir,
+    segments: &Arc<dyn Disk>,
     adopted: Catalogue,
     first_commit: CommitNumber,
     commit_log_file_bytes: u64,
@@ -68,7 +69,7 @@ pub(super) fn recover(
         let wal = Wal::create(Arc::clone(disk), &dir, data_dir.id, first_commit, config)?;
         let first = Checkpoint { commit: first_commit, clean: false, catalogue: adopted };
         first.write(&**disk, &path)?;
-        let mut replay = Replay::new(data_dir, first.catalogue);
+        let mut replay = Replay::new(data_dir, segments, first.catalogue);
         replay.open_all()?;
         return Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs });
     };
@@ -78,7 +79,7 @@ pub(super) fn recover(
     // The whole commit log is read once before a segment is cut: what it cannot give back must not be taken away.
     let mut future = Future::default();
     drop(open(&mut |commit, entries| Ok(future.commit(commit, &entries)?))?);
-    let mut replay = Replay::new(data_dir, checkpoint.catalogue);
+    let mut replay = Replay::new(data_dir, segments, checkpoint.catalogue);
     replay.forget(future)?;
     replay.open_all()?;
     let mut wal = open(&mut |commit, entries| Ok(replay.commit(commit, entries)?))?;
@@ -130,9 +131,9 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(data_dir: &DataDir, catalogue: Catalogue) -> Self {
+    fn new(data_dir: &DataDir, segments: &Arc<dyn Disk>, catalogue: Catalogue) -> Self {
         Self {
-            disk: Arc::clone(&data_dir.disk),
+            disk: Arc::clone(segments),
             data_dir: data_dir.path.clone(),
             catalogue,
             logs: HashMap::new(),

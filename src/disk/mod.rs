@@ -196,6 +196,23 @@ pub trait DiskFile: Send + Sync + Debug {
         None
     }
 
+    /// The file behind this handle where that is another one that is opened and closed as needed: it stays open as long as
+    /// it is held. None where the handle is the file.
+    ///
+    /// # Errors
+    /// As the system gives them, if it has to be opened.
+    fn pinned(&self) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        Ok(None)
+    }
+
+    /// The name of the file is about to go, or to be another's: it stays open from here on.
+    ///
+    /// # Errors
+    /// As the system gives them, if it has to be opened.
+    fn hold(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes the content and the length durable (fdatasync).
     ///
     /// # Errors

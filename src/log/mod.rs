@@ -89,12 +89,13 @@
 //! * A file deleted before the crash may be back. If it leaves a gap below the known local start, it is removed again.
 //!
 //! Where to look next: `log` (append, roll, delete), `reader` (reads and timestamps), `walk` (header checks, damage),
-//! `proof` (what needs no second look), `check` (the sidecar), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! `proof` (what needs no second look), `check` (the sidecar), `files` (how many are open), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
 mod check;
 mod config;
 mod epochs;
 mod error;
+mod files;
 mod index;
 mod log;
 mod offset_index;
@@ -111,6 +112,7 @@ mod walk;
 
 pub use config::Config;
 pub use error::{DamagedRange, Error, Fault, MetaFault};
+pub use files::Files;
 pub use log::{Dirty, Log, SegmentInfo};
 pub use producer_state::{ProducerError, ProducerSnapshot, ProducerStates, Verdict};
 pub use reader::{Range, Reader, Timestamped, Within};

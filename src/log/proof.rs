@@ -191,6 +191,8 @@ impl View {
     /// segment still read it, each batch by its own checks.
     pub(super) fn retire(&self) {
         *self.segment.sidecar() = Sidecar::Unusable;
+        // Where it cannot be opened its readers will see that.
+        self.segment.file.hold().ok();
     }
 
     fn load_check(&self) -> Result<Option<Check>, Error> {

@@ -130,10 +130,8 @@ impl Reader {
     #[must_use]
     pub fn is_checked_behind(&self, range: &Range, bytes: usize) -> bool {
         let Some(view) = self.view_of(range.next_offset) else { return true };
-        let begin = match Arc::ptr_eq(&view.segment.file, &range.file) {
-            true => range.position + range.bytes as u64,
-            false => 0,
-        };
+        let same = range.next_offset > view.segment.base;
+        let begin = if same { range.position + range.bytes as u64 } else { 0 };
         view.segment.proved.covers(begin, view.bytes.min(begin + bytes as u64))
     }
 
@@ -251,9 +249,11 @@ impl View {
         upto: Offset,
         max_bytes: usize,
     ) -> Result<Option<Range>, Error> {
-        let last = self.last_of_run(first, upto, max_bytes)?;
-        Ok(last.map(|last| Range {
-            file: Arc::clone(&self.segment.file),
+        let Some(last) = self.last_of_run(first, upto, max_bytes)? else { return Ok(None) };
+        let file = &self.segment.file;
+        let pinned = file.pinned().map_err(Error::io("open", &self.segment.paths.log))?;
+        Ok(Some(Range {
+            file: pinned.unwrap_or_else(|| Arc::clone(file)),
             position: first.position,
             bytes: (last.end() - first.position) as usize,
             next_offset: last.header.next_offset(),

@@ -106,6 +106,7 @@ fn part(
 fn broker_config(context: &Context) -> broker::Config {
     let mut config = broker::Config::new(context.data_dir.clone());
     let budget = budget(context);
+    config.open_segments = super::process::open_segments();
     config.memory_budget_bytes = budget - 2 * (budget / SHARE) - budget / ARRIVING_SHARE;
     config
 }

@@ -2,6 +2,23 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Fewer would have a reader of a few partitions open and close all the time.
+const LEAST_SEGMENTS: usize = 64;
+
+/// A terabyte of segments; more only keeps descriptors that nobody needs.
+const MOST_SEGMENTS: usize = 16 * 1024;
+
+/// Of the files that the system allows, connections and everything else keep at least so many.
+const OTHER_FILES: u64 = 1024;
+
+/// How many segment files may be open: half of what the system allows, connections being the other half, and some in any
+/// case.
+pub fn open_segments() -> usize {
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let half = (allowed / 2).min(allowed.saturating_sub(OTHER_FILES));
+    usize::try_from(half).unwrap_or(usize::MAX).clamp(LEAST_SEGMENTS, MOST_SEGMENTS)
+}
+
 /// Switches core dumps off, since they would hold keys, and raises the number of open files to what the system
 /// allows: every connection and every segment takes one.
 ///
