@@ -15,6 +15,7 @@ pub struct Metrics {
     append_bytes: Counter,
     append_batches: Counter,
     checkpoints: Counter,
+    mended_ranges: Counter,
     partitions: Gauge,
 }
 
@@ -27,6 +28,7 @@ impl Metrics {
             append_bytes: Counter::default(),
             append_batches: Counter::default(),
             checkpoints: Counter::default(),
+            mended_ranges: Counter::default(),
             partitions: Gauge::default(),
         };
         registry.register(
@@ -50,6 +52,11 @@ impl Metrics {
             metrics.append_batches.clone(),
         );
         registry.register("wal_checkpoints", "Checkpoints written", metrics.checkpoints.clone());
+        registry.register(
+            "log_mended_ranges",
+            "Damaged ranges of local data that were put right from the shard servers",
+            metrics.mended_ranges.clone(),
+        );
         registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
         metrics
     }
@@ -67,6 +74,10 @@ impl Metrics {
 
     pub(super) fn checkpointed(&self) {
         self.checkpoints.inc();
+    }
+
+    pub(super) fn mended(&self) {
+        self.mended_ranges.inc();
     }
 
     pub(super) fn partitions_are(&self, count: usize) {

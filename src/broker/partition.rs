@@ -114,7 +114,7 @@ pub struct Partition {
     shipper: Mutex<Option<ShipHandle>>,
     gone: AtomicBool,
     committer: Committer,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 impl std::fmt::Debug for Partition {

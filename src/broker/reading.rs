@@ -1,13 +1,19 @@
 //! Reads of a partition: from local segments, below the local start from the tier.
+//!
+//! Damaged local batches that are shipped are read from the tier too, and put back where they stood. Others are an error
+//! that names their offsets; what lies around them is served.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
 
 use super::error::ReadError;
 use super::partition::{Partition, blocking};
 pub use crate::log::Range as FileRange;
 use crate::log::{self, Reader, Within};
-use crate::record::BatchHeader;
-use crate::types::Offset;
+use crate::record::{BatchHeader, Batches};
+use crate::types::{Offset, in_words};
 
 /// Below this a copy costs no more than sending from the file: 0.6 s of CPU time per GB either way in pieces of 4 KiB,
 /// half as much without the copy in pieces of 64 KiB.
@@ -15,6 +21,12 @@ const LOCATED_BYTES: usize = 64 * 1024;
 
 /// So much is checked ahead for a reader that may never come, and once more if it comes.
 const AHEAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longer damage is not put right while the server runs, only read from the shard servers.
+const MENDED_BYTES: usize = 16 * 1024 * 1024;
+
+/// One at a time in the whole process, because each may take that much memory.
+static MENDING: Semaphore = Semaphore::const_new(1);
 
 /// What was read: whole batches, in memory or where they lie.
 #[derive(Debug, Clone)]
@@ -136,6 +148,36 @@ impl Partition {
         }));
     }
 
+    /// Puts damaged batches back from the shard servers, where these have all of them. Where not they are read from there
+    /// again.
+    async fn mend(&self, first: Offset, to: Offset) {
+        let Ok(_turn) = MENDING.try_acquire() else { return };
+        let Ok(tier) = self.cold() else { return };
+        if to > self.watermarks().shipped {
+            return;
+        }
+        let (mut batches, mut next) = (BytesMut::new(), first);
+        while next < to && batches.len() < MENDED_BYTES {
+            let Ok(piece) = Arc::clone(&tier).read(next, to, MENDED_BYTES).await else { return };
+            let last = Batches::new(&piece).filter_map(Result::ok).last();
+            let Some((last, _)) = last else { return };
+            next = last.next_offset();
+            batches.extend_from_slice(&piece);
+        }
+        let reader = self.reader();
+        let mended = blocking(move || reader.mend(first, &batches)).await;
+        match mended {
+            Ok(Ok(true)) => {
+                self.metrics.mended();
+                tracing::warn!(partition = %self.id(), topic = %self.topic(), from = first, to, "damaged local data was put right from the shard servers; look at the disk");
+            }
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(partition = %self.id(), topic = %self.topic(), from = first, to, error = %in_words(&error), "damaged local data could not be put right; it is read from the shard servers");
+            }
+        }
+    }
+
     async fn read_with<T: Send + 'static>(
         &self,
         from: Offset,
@@ -163,12 +205,155 @@ impl Partition {
         let reader = self.reader();
         let result = blocking(move || local(reader, marks.high_watermark)).await?;
         match result {
+            Err(log::Error::Damaged { from: first, to, .. }) if from < marks.shipped => {
+                let damaged = result.map_err(ReadError::from);
+                let Ok(tier) = self.cold() else { return damaged };
+                match tier.read(from, to.min(marks.shipped), max_bytes).await {
+                    Ok(bytes) => {
+                        self.mend(first, to).await;
+                        Ok(cold(bytes))
+                    }
+                    // What the servers say of it they have logged themselves.
+                    Err(_) => damaged,
+                }
+            }
             // Local segments were deleted between the look at the watermarks and the read.
             Err(log::Error::OutOfRange { .. }) if self.watermarks().local_start > from => {
                 let upto = self.watermarks().local_start;
                 self.cold()?.read(from, upto, max_bytes).await.map(cold)
             }
             other => other.map_err(ReadError::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::RwLock;
+
+    use futures_util::future::BoxFuture;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::broker::catalogue::{FragmentHead, PartitionState};
+    use crate::broker::committer::Committer;
+    use crate::broker::partition::{ColdReader, Parts, TimestampedOffset};
+    use crate::broker::{Metrics, TopicOptions};
+    use crate::disk::{Disk as _, FileDisk, OpenMode};
+    use crate::log::Log;
+    use crate::record::{BatchBuilder, assign};
+    use crate::types::{LeaderEpoch, TopicId, TopicName, TopicPartition};
+
+    const COUNT: i64 = 9;
+    /// What lies behind was not shipped.
+    const SHIPPED: Offset = 6;
+
+    /// Batches of one record each, as the shard servers have them.
+    #[derive(Debug, Clone)]
+    struct Servers(Vec<Bytes>);
+
+    impl ColdReader for Servers {
+        fn read(
+            self: Arc<Self>,
+            from: Offset,
+            upto: Offset,
+            _max_bytes: usize,
+        ) -> BoxFuture<'static, Result<Bytes, ReadError>> {
+            assert!(upto <= SHIPPED);
+            let batch = self.0[usize::try_from(from).unwrap()].clone();
+            Box::pin(async move { Ok(batch) })
+        }
+
+        fn offset_for_timestamp(
+            self: Arc<Self>,
+            _timestamp_ms: i64,
+            _upto: Offset,
+        ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>> {
+            unreachable!("no time is asked for")
+        }
+
+        fn max_timestamp(
+            self: Arc<Self>,
+            _upto: Offset,
+        ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>> {
+            unreachable!("no time is asked for")
+        }
+    }
+
+    fn options() -> TopicOptions {
+        TopicOptions::from_checked(&std::collections::BTreeMap::new())
+    }
+
+    fn batches() -> Vec<Bytes> {
+        let batch = |offset: i64| {
+            let mut builder = BatchBuilder::new(1);
+            builder.push(1, None, Some(format!("record {offset}").as_bytes()), &[]);
+            let mut batch = builder.build();
+            assign(&mut batch, offset, LeaderEpoch(0));
+            Bytes::from(batch)
+        };
+        (0..COUNT).map(batch).collect()
+    }
+
+    /// A partition whose local batch at `damaged` has a flipped bit.
+    fn partition(dir: &Path, damaged: usize, registry: &mut Registry) -> (Partition, Servers) {
+        let id = TopicPartition { topic: TopicId([1; 16]), partition: 0 };
+        let batches = batches();
+        let open = |end| {
+            let config = crate::broker::recovery::log_config(&options());
+            Log::open(Arc::new(FileDisk), dir.to_owned(), id, 0, end, config).unwrap()
+        };
+        let mut log = open(0);
+        batches.iter().for_each(|batch| log.append(batch, 0).unwrap());
+        log.take_dirty().sync().unwrap();
+        drop(log);
+        let path = dir.join(format!("{:020}.log", 0));
+        let place: usize = batches[..damaged].iter().map(Bytes::len).sum();
+        let file = FileDisk.open(&path, OpenMode::Write).unwrap();
+        file.write_all_at(b"x", place as u64 + 70).unwrap();
+        let mut state = PartitionState::empty(0, LeaderEpoch(0), 1, true);
+        state.log_end = COUNT;
+        state.head = Some(FragmentHead {
+            number: 1,
+            shipped: SHIPPED,
+            hash: String::new(),
+            public_hash: String::new(),
+        });
+        let parts = Parts {
+            topic: TopicName::new("t").unwrap(),
+            options: Arc::new(RwLock::new(Arc::new(options()))),
+            committer: Committer::new(1 << 20),
+            metrics: Metrics::new(registry),
+        };
+        let partition = Partition::new(id, &state, 1, open(COUNT), parts);
+        let servers = Servers(batches);
+        partition.set_cold(Arc::new(servers.clone()));
+        (Arc::into_inner(partition).unwrap(), servers)
+    }
+
+    #[tokio::test]
+    async fn shipped_damage_is_read_from_the_servers_and_put_right() {
+        let (dir, mut registry) = (tempfile::tempdir().unwrap(), Registry::default());
+        let (partition, servers) = partition(&dir.path().join("t-0"), 4, &mut registry);
+        assert!(partition.reader().read(4, COUNT, 1).is_err());
+        assert_eq!(partition.read(4, 1).await.unwrap(), servers.0[4]);
+        assert_eq!(partition.reader().read(4, COUNT, 1).unwrap(), servers.0[4], "it is put right");
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        assert!(text.contains("log_mended_ranges_total 1"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_only_this_disk_had_is_named() {
+        let (dir, mut registry) = (tempfile::tempdir().unwrap(), Registry::default());
+        let (partition, servers) = partition(&dir.path().join("t-0"), 7, &mut registry);
+        let error = partition.read(7, 1).await.unwrap_err();
+        assert!(matches!(error, ReadError::Damaged { first: 7, last: 7, .. }), "{error}");
+        for intact in [6, 8] {
+            let read = partition.read(intact, 1).await.unwrap();
+            assert_eq!(read, servers.0[usize::try_from(intact).unwrap()]);
         }
     }
 }

@@ -89,7 +89,7 @@
 //! * A file deleted before the crash may be back. If it leaves a gap below the known local start, it is removed again.
 //!
 //! Where to look next: `log` (append, roll, delete), `reader` (reads and timestamps), `walk` (header checks, damage),
-//! `proof` (what needs no second look), `check` (the sidecar), `files` (how many are open), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! `proof` (what needs no second look), `check` (the sidecar), `files` (how many are open), `mend` (damage put right), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
 mod check;
 mod config;
@@ -98,6 +98,7 @@ mod error;
 mod files;
 mod index;
 mod log;
+mod mend;
 mod offset_index;
 mod partition_meta;
 mod producer_state;

@@ -86,6 +86,13 @@ pub(super) enum Sidecar {
     Unusable,
 }
 
+impl Sidecar {
+    /// Looks at it anew when it is next needed.
+    pub(super) fn forget(&mut self) {
+        *self = Self::Unread;
+    }
+}
+
 impl View {
     /// Damage around a batch whose header was checked; none if it is intact. Looked up if it was proved since the segment
     /// was opened, else found out: with its whole interval where the segment has a sidecar, else by its CRC.
@@ -190,9 +197,7 @@ impl View {
     /// The files are about to be unlinked: nothing is made anew any more. Waits for who is at it. Readers that have the
     /// segment still read it, each batch by its own checks.
     pub(super) fn retire(&self) {
-        *self.segment.sidecar() = Sidecar::Unusable;
-        // Where it cannot be opened its readers will see that.
-        self.segment.file.hold().ok();
+        self.segment.retire();
     }
 
     fn load_check(&self) -> Result<Option<Check>, Error> {

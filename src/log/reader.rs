@@ -235,7 +235,7 @@ impl Reader {
         self.sealed.iter().chain(&self.active)
     }
 
-    fn view_of(&self, offset: Offset) -> Option<&View> {
+    pub(super) fn view_of(&self, offset: Offset) -> Option<&View> {
         let sealed = self.sealed.partition_point(|view| view.next_offset <= offset);
         self.sealed.get(sealed).or(self.active.as_ref())
     }
@@ -330,7 +330,7 @@ impl View {
 }
 
 /// Length of the batches at the front of `bytes` that are whole, continuous from `expected`, below `upto`, and intact.
-fn good_prefix(bytes: &[u8], mut expected: Offset, upto: Offset) -> usize {
+pub(super) fn good_prefix(bytes: &[u8], mut expected: Offset, upto: Offset) -> usize {
     let mut good = 0;
     while let Some(rest) = bytes.get(good..).filter(|rest| rest.len() >= HEADER_BYTES) {
         let Ok(header) = BatchHeader::parse(rest) else { break };

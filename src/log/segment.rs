@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::check::{self, FileSum, Heads, Summary};
@@ -105,6 +106,8 @@ pub(super) struct Segment {
     pub(super) epochs: Arc<Epochs>,
     pub(super) proved: Proved,
     sidecar: Mutex<Sidecar>,
+    /// Its name is about to go. Set and read under the lock of the sidecar.
+    retired: AtomicBool,
     /// The sidecar's file, written and not yet synced.
     unsynced: Mutex<Option<Arc<dyn DiskFile>>>,
     interval_bytes: u64,
@@ -127,6 +130,7 @@ impl Segment {
             epochs: Arc::clone(epochs),
             proved: Proved::default(),
             sidecar: Mutex::default(),
+            retired: AtomicBool::new(false),
             unsynced: Mutex::default(),
             interval_bytes: u64::from(interval_bytes),
             indexes: RwLock::new(indexes),
@@ -146,6 +150,20 @@ impl Segment {
     /// lock of the indexes.
     pub(super) fn sidecar(&self) -> MutexGuard<'_, Sidecar> {
         self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the files are about to be unlinked, or are. To be asked with the sidecar's lock held.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// The files are about to be unlinked. Waits for who writes to them.
+    pub(super) fn retire(&self) {
+        let mut sidecar = self.sidecar();
+        *sidecar = Sidecar::Unusable;
+        self.retired.store(true, Ordering::Relaxed);
+        // Where it cannot be opened its readers will see that.
+        self.file.hold().ok();
     }
 
     /// Offsets of one segment are at most 2^31 apart ([`View::reaches`]).
