@@ -22,6 +22,9 @@
 //!   topic's id. What the tier keeps of it is removed behind the answer; the catalogue remembers the topic until so many
 //!   shard servers have its mark that no rebuild brings it back.
 //!
+//! * Damage of local data that is shipped is read from the tier and put right; other damage is an error that names its
+//!   offsets, and what lies around it is served (`reading.rs`).
+//!
 //! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
 //! checkpoint, then serve.
 //!

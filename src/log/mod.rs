@@ -88,8 +88,12 @@
 //!   its last index entries and what follows them. A sidecar beside the last segment goes: it speaks of an earlier end.
 //! * A file deleted before the crash may be back. If it leaves a gap below the known local start, it is removed again.
 //!
+//! Damage may be put right while the log is served, by [`Reader::mend`], from bytes that somebody else kept; the layer
+//! above has them from the tier.
+//!
 //! Where to look next: `log` (append, roll, delete), `reader` (reads and timestamps), `walk` (header checks, damage),
-//! `proof` (what needs no second look), `check` (the sidecar), `files` (how many are open), `mend` (damage put right), `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! `proof` (what needs no second look), `check` (the sidecar), `files` (how many are open), `mend`, `epochs`, `recovery`
+//! (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
 mod check;
 mod config;
