@@ -60,6 +60,8 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// Highest timestamp of its batches in milliseconds, -1 without one.
     pub max_timestamp_ms: i64,
+    /// When its newest batch was appended; unknown of what was there when the log was opened.
+    pub appended_ms: Option<i64>,
     /// Whether nothing more is appended to it.
     pub is_sealed: bool,
 }
@@ -169,6 +171,7 @@ impl Log {
             if let Some(active) = &mut self.active {
                 self.begun_ms.get_or_insert(now_ms);
                 active.write(run, run_headers)?;
+                active.appended_ms = Some(now_ms);
                 self.dirty.segments.insert(active.segment.base, Arc::clone(&active.segment));
             }
             (bytes, headers) = (rest, rest_headers);
@@ -275,6 +278,7 @@ impl Log {
             next_offset: view.next_offset,
             bytes: view.bytes,
             max_timestamp_ms: view.highest.map_or(-1, |highest| highest.timestamp),
+            appended_ms: view.appended_ms,
             is_sealed,
         };
         let sealed = self.sealed.iter().map(|view| info(view, true));
@@ -319,28 +323,23 @@ impl Log {
         }
     }
 
-    /// Unlinks the sealed segments that are wholly below `offset`; readers taken before still read them. Gives the bytes
-    /// of batches that went. Durable after the next [`Dirty::sync`].
+    /// Takes the sealed segments that are wholly below `offset` out of the log: nothing new reads them, readers taken
+    /// before still do. Their files are for the caller to unlink, outside of its lock. Cheap.
     ///
     /// # Errors
-    /// [`Error::Io`]; the log then begins behind what was unlinked. [`Error::Poisoned`].
-    pub fn delete_below(&mut self, offset: Offset) -> Result<u64, Error> {
+    /// [`Error::Poisoned`].
+    pub fn detach_below(&mut self, offset: Offset) -> Result<Detached, Error> {
         self.check_poison()?;
         let count = self.sealed.partition_point(|view| view.next_offset <= offset);
-        let mut freed = 0;
-        for _ in 0..count {
-            let Some(view) = self.sealed.first() else { break };
+        if count > 0 {
             self.empty_at = self.end_offset();
-            freed += view.bytes;
-            let segment = Arc::clone(&view.segment);
-            view.retire();
-            segment.paths.remove(self.disk.as_ref())?;
-            Arc::make_mut(&mut self.sealed).remove(0);
-            self.dirty.segments.remove(&segment.base);
-            self.dirty.dir = true;
+        }
+        let views: Vec<View> = Arc::make_mut(&mut self.sealed).drain(..count).collect();
+        for view in &views {
+            self.dirty.segments.remove(&view.segment.base);
         }
         self.front.take_if(|front| front.to <= offset);
-        Ok(freed)
+        Ok(Detached { disk: Arc::clone(&self.disk), dir: self.dir.clone(), views })
     }
 
     /// Removes the whole directory, durably.
@@ -372,6 +371,55 @@ impl Log {
             self.poisoned.store(true, Ordering::Release);
         }
         result
+    }
+}
+
+/// Segments that are no part of the log any more, and whose files are still there. Dropped, they stay until the log is
+/// opened again.
+#[derive(Debug)]
+#[must_use = "the files stay unless this is unlinked"]
+pub struct Detached {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    views: Vec<View>,
+}
+
+impl Detached {
+    /// How many segments.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.views.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.views.is_empty()
+    }
+
+    /// Bytes of their batches.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.views.iter().map(|view| view.bytes).sum()
+    }
+
+    /// Unlinks the files, from the front, and syncs the directory. Blocking.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; some may be left, which the next open with a higher start removes.
+    pub fn unlink(self) -> Result<(), Error> {
+        for view in &self.views {
+            view.retire();
+            view.segment.paths.remove(self.disk.as_ref())?;
+        }
+        if self.views.is_empty() {
+            return Ok(());
+        }
+        match self.disk.sync_dir(&self.dir) {
+            // The whole partition was deleted meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.map_err(Error::io("sync", &self.dir)),
+        }
     }
 }
 

@@ -91,7 +91,7 @@
 //! Damage may be put right while the log is served, by [`Reader::mend`], from bytes that somebody else kept; the layer
 //! above has them from the tier.
 //!
-//! Where to look next: `log` (append, roll, delete), `reader` (reads and timestamps), `walk` (header checks, damage),
+//! Where to look next: `log` (append, roll, delete), `retention` (what may go from the front), `reader` (reads and timestamps), `walk` (header checks, damage),
 //! `proof` (what needs no second look), `check` (the sidecar), `files` (how many are open), `mend`, `epochs`, `recovery`
 //! (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
@@ -109,6 +109,7 @@ mod producer_state;
 mod proof;
 mod reader;
 mod recovery;
+pub mod retention;
 mod segment;
 #[cfg(test)]
 mod testing;
@@ -118,6 +119,6 @@ mod walk;
 pub use config::Config;
 pub use error::{DamagedRange, Error, Fault, MetaFault};
 pub use files::Files;
-pub use log::{Dirty, Log, SegmentInfo};
+pub use log::{Detached, Dirty, Log, SegmentInfo};
 pub use producer_state::{ProducerError, ProducerSnapshot, ProducerStates, Verdict};
 pub use reader::{Range, Reader, Timestamped, Within};

@@ -66,6 +66,13 @@ impl Reader {
         self.end
     }
 
+    /// The same without the records below `offset`, which are deleted: their bytes may still be there.
+    #[must_use]
+    pub fn starting_at(mut self, offset: Offset) -> Self {
+        self.start = self.start.max(offset).min(self.end);
+        self
+    }
+
     /// Whole batches in order, beginning with the one that has `from`, none with an offset at or above `upto`: as many
     /// as `max_bytes` hold, at least one, at most those of one segment. Empty if `from` is at or above `upto`. The
     /// header and the CRC of every batch were checked, in the bytes that are given.
@@ -164,7 +171,7 @@ impl Reader {
         timestamp_ms: i64,
         upto: Offset,
     ) -> Result<Option<Timestamped>, Error> {
-        for view in self.views().take_while(|view| view.segment.base < upto) {
+        for view in self.views_below(upto) {
             if view.highest.is_none_or(|highest| highest.timestamp < timestamp_ms) {
                 continue;
             }
@@ -180,7 +187,10 @@ impl Reader {
                     continue;
                 }
                 let records = timestamps(view, &found)?;
-                let first = records.into_iter().find(|(_, timestamp)| *timestamp >= timestamp_ms);
+                let wanted = |(offset, timestamp): &(Offset, i64)| {
+                    *offset >= self.start && *timestamp >= timestamp_ms
+                };
+                let first = records.into_iter().find(wanted);
                 if let Some((offset, timestamp)) = first {
                     return Ok(Some((offset, timestamp, found.header.leader_epoch)));
                 }
@@ -194,41 +204,62 @@ impl Reader {
     /// # Errors
     /// As of [`Reader::offset_for_timestamp`].
     pub fn max_timestamp(&self, upto: Offset) -> Result<Option<Timestamped>, Error> {
-        let mut best: Option<(&View, Found)> = None;
-        for view in self.views().take_while(|view| view.segment.base < upto) {
-            let beaten = |timestamp: i64| {
-                best.is_some_and(|(_, found)| found.header.max_timestamp >= timestamp)
-            };
+        let mut best: Option<(&View, Found, i64)> = None;
+        for view in self.views_below(upto) {
+            let beaten = |timestamp: i64| best.is_some_and(|(_, _, best)| best >= timestamp);
             let Some(highest) = view.highest else { continue };
             if beaten(highest.timestamp) {
                 continue;
             }
-            if highest.last_offset < upto {
-                best = Some((view, view.locate(highest.last_offset)?));
-                continue;
+            if highest.last_offset < upto && highest.last_offset >= self.start {
+                let found = view.locate(highest.last_offset)?;
+                if found.header.base_offset >= self.start {
+                    best = Some((view, found, found.header.max_timestamp));
+                    continue;
+                }
             }
-            // The highest of this segment lies beyond the bound: its first part has to be looked through.
-            let (mut walk, _) = view.walk_towards(view.segment.base)?;
+            // The highest of this segment may lie beyond the bounds: the part between has to be looked through.
+            let (mut walk, _) = view.walk_towards(view.segment.base.max(self.start))?;
             while let Some(found) = walk.next_batch()? {
                 if found.header.next_offset() > upto {
                     break;
                 }
+                if found.header.next_offset() <= self.start {
+                    continue;
+                }
                 if let Some(damage) = view.prove(&found)? {
                     return Err(damage.into());
                 }
-                let timestamp = found.header.max_timestamp;
-                if best.is_none_or(|(_, found)| found.header.max_timestamp < timestamp) {
-                    best = Some((view, found));
+                let timestamp = self.highest_of(view, &found)?;
+                if best.is_none_or(|(_, _, best)| best < timestamp) {
+                    best = Some((view, found, timestamp));
                 }
             }
         }
-        let Some((view, found)) = best.filter(|(_, found)| found.header.max_timestamp >= 0) else {
+        let Some((view, found, _)) = best.filter(|(_, _, timestamp)| *timestamp >= 0) else {
             return Ok(None);
         };
         let highest = timestamps(view, &found)?
             .into_iter()
+            .filter(|(offset, _)| *offset >= self.start)
             .max_by_key(|(offset, timestamp)| (*timestamp, Reverse(*offset)));
         Ok(highest.map(|(offset, timestamp)| (offset, timestamp, found.header.leader_epoch)))
+    }
+
+    /// The highest timestamp of what can be read of a batch.
+    fn highest_of(&self, view: &View, found: &Found) -> Result<i64, Error> {
+        if found.header.base_offset >= self.start {
+            return Ok(found.header.max_timestamp);
+        }
+        let records = timestamps(view, found)?.into_iter();
+        let readable = records.filter(|(offset, _)| *offset >= self.start);
+        Ok(readable.map(|(_, timestamp)| timestamp).max().unwrap_or(-1))
+    }
+
+    /// Those that hold anything to be read below `upto`.
+    fn views_below(&self, upto: Offset) -> impl Iterator<Item = &View> {
+        let from = self.start;
+        self.views().filter(move |view| view.next_offset > from && view.segment.base < upto)
     }
 
     fn views(&self) -> impl Iterator<Item = &View> {

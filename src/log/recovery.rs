@@ -198,7 +198,8 @@ impl Opening<'_> {
         let interval_bytes = self.config.index_interval_bytes;
         let place = (self.disk, base, paths.clone());
         let segment = Segment::new(place, file, interval_bytes, indexes, self.epochs);
-        let mut view = View { segment, bytes: length, next_offset: limit, highest: None };
+        let mut view =
+            View { segment, bytes: length, next_offset: limit, highest: None, appended_ms: None };
         if last {
             // It is to grow, and then the sidecar of an earlier life speaks of other batches.
             recovered.dir_changed |= remove_if_there(self.disk.as_ref(), &paths.check)?;

@@ -204,6 +204,8 @@ pub(super) struct View {
     pub(super) bytes: u64,
     pub(super) next_offset: Offset,
     pub(super) highest: Option<Highest>,
+    /// Of the newest batch; unknown where it was there when the log was opened.
+    pub(super) appended_ms: Option<i64>,
 }
 
 impl View {
@@ -221,7 +223,7 @@ impl View {
         let mut indexes = Indexes::growing(disk, &paths);
         indexes.heads = Some(Heads::default());
         let segment = Segment::new((disk, base, paths), file, interval_bytes, indexes, epochs);
-        Ok(Self { segment, bytes: 0, next_offset: base, highest: None })
+        Ok(Self { segment, bytes: 0, next_offset: base, highest: None, appended_ms: None })
     }
 
     /// Whether `last_offset` can stand in this segment's indexes.

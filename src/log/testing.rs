@@ -102,9 +102,10 @@ impl Model {
         start: Offset,
         upto: Offset,
     ) -> impl Iterator<Item = (Offset, i64)> {
-        self.0.iter().filter(move |b| b.base >= start && b.next() <= upto).flat_map(|batch| {
+        let whole = self.0.iter().filter(move |b| b.next() <= upto).flat_map(|batch| {
             batch.timestamps.iter().enumerate().map(|(i, t)| (batch.base + i as Offset, *t))
-        })
+        });
+        whole.filter(move |(offset, _)| *offset >= start)
     }
 
     /// Holds everything that a reader answers against this model.

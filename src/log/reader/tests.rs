@@ -295,7 +295,7 @@ fn a_range_outlives_its_segment() {
     let dir = temp.path().join("t-3");
     let (mut log, model) = filled(&dir);
     let range = log.reader().locate_range(0, model.end(0), 1 << 20).unwrap().unwrap();
-    log.delete_below(model.end(0)).unwrap();
+    log.detach_below(model.end(0)).unwrap().unlink().unwrap();
     assert!(model.bytes(0, range.next_offset).0 == content(&range));
 }
 
@@ -334,7 +334,7 @@ fn a_reader_outlives_the_deletion_of_what_it_has_not_read_yet() {
         if reads_before {
             assert!(!reader.read(0, end, 1).unwrap().is_empty());
         }
-        log.delete_below(end).unwrap();
+        log.detach_below(end).unwrap().unlink().unwrap();
         let left = FileDisk.list(&dir).unwrap();
         assert_eq!(testing::read_all(&reader, 0, end), model.bytes(0, end).0);
         assert_eq!(FileDisk.list(&dir).unwrap(), left);

@@ -52,7 +52,7 @@ fn scenario(disk: &SimDisk, known: &mut Known) -> Result<(), Error> {
         }
         if round > 2 {
             known.start = known.start.max(known.recovery_point - 12);
-            log.delete_below(known.start)?;
+            log.detach_below(known.start)?.unlink()?;
         }
     }
     Ok(())
@@ -273,9 +273,9 @@ fn a_hole_at_the_front_goes_with_what_is_deleted() {
     Paths::new(&dir(), 0).remove(&disk).unwrap();
     let mut log = try_open(&disk, 0, end).unwrap();
     let first = segments[0].next_offset;
-    assert_eq!(log.delete_below(first - 1).unwrap(), 0);
+    assert!(log.detach_below(first - 1).unwrap().is_empty());
     assert_eq!(log.start_offset(), 0);
-    log.delete_below(first).unwrap();
+    log.detach_below(first).unwrap().unlink().unwrap();
     assert_eq!(log.start_offset(), first);
     assert!(
         matches!(log.reader().read(0, end, 1), Err(Error::OutOfRange { start, .. }) if start == first)
