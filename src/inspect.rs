@@ -132,8 +132,12 @@ impl Later {
                 Ok(Event::TopicDeleted { topic }) => {
                     self.deleted.insert(topic);
                 }
-                Ok(Event::LocalStartMoved { topic, partition, local_start }) => {
-                    self.local_starts.insert(TopicPartition { topic, partition }, local_start);
+                Ok(
+                    Event::LocalStartMoved { topic, partition, local_start: start }
+                    | Event::LogStartMoved { topic, partition, log_start: start, .. },
+                ) => {
+                    let known = self.local_starts.entry(TopicPartition { topic, partition });
+                    known.and_modify(|known| *known = start.max(*known)).or_insert(start);
                 }
                 _ => {}
             }

@@ -14,19 +14,22 @@ use super::data_dir::DataDir;
 use super::error::{
     BlockSizeError, CreateTopicError, DeleteTopicError, OpenError, ProducerIdError, VdiskTopicError,
 };
+use super::local_log::{LocalLog, default_limit};
 use super::metrics::Metrics;
 use super::partition::{Partition, Parts};
 use super::recovery::{self, Recovered};
+use super::retention::{self, Retention};
 use super::shipping::{Cold, Shipped, ship_state, unhex};
 use super::topic_config::{TopicOptions, check_option};
 use super::topics::{Registry, Topic};
 use crate::disk::Disk;
 use crate::log::{self, Log};
-use crate::task;
 use crate::tier::{SealedSecret, Tier, TopicInfo, TopicRecord};
 use crate::types::{
     ClusterId, CommitNumber, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition, limits,
 };
+use crate::wal::Wal;
+use crate::{clock, task};
 
 /// Producer ids reserved by one commit. Those of a block that are not handed out before a stop are never used.
 const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -78,13 +81,15 @@ pub struct Broker {
     disk: Arc<dyn Disk>,
     cluster: ClusterId,
     start_number: u64,
-    tier: Option<Arc<Tier>>,
+    pub(super) tier: Option<Arc<Tier>>,
     registry: RwLock<Registry>,
     producer_ids: Mutex<ProducerIds>,
     memory: Arc<Semaphore>,
     committer: Committer,
     committer_thread: Mutex<Option<JoinHandle<()>>>,
-    metrics: Metrics,
+    pub(super) local_log: Arc<LocalLog>,
+    pub(super) retention: Retention,
+    pub(super) metrics: Metrics,
 }
 
 impl std::fmt::Debug for Broker {
@@ -122,6 +127,7 @@ impl Broker {
             check_key(tier, &catalogue)?;
         }
         let committer = Committer::new(config.memory_budget_bytes);
+        let local_log = Arc::new(account(&config, data_dir, &wal, logs.values(), &metrics)?);
         let mut registry = Registry::default();
         let mut to_ship = Vec::new();
         for state in catalogue.topics.values() {
@@ -132,13 +138,20 @@ impl Broker {
                     logs.remove(&id).expect("recovery opens the log of every partition")
                 })
                 .collect();
-            let topic = serve(state, topic_logs, catalogue.start_number, &committer, &metrics);
+            let topic = serve(
+                state,
+                topic_logs,
+                catalogue.start_number,
+                &committer,
+                (&local_log, &metrics),
+            );
             to_ship.push((Arc::clone(&topic), state.clone()));
             registry.insert(topic);
         }
         metrics.partitions_are(registry.partition_count());
         let owed: Vec<DeletedTopic> = catalogue.deleted.values().cloned().collect();
         let next = catalogue.next_producer_id;
+        let interval = config.retention_interval;
         let start_number = catalogue.start_number;
         let owned = committer::Owned {
             disk: Arc::clone(&data_dir.disk),
@@ -150,6 +163,7 @@ impl Broker {
                 checkpoint_bytes: config.checkpoint_bytes,
                 commit_log_bytes: config.commit_log_bytes,
             },
+            local_log: Arc::clone(&local_log),
             metrics: metrics.clone(),
         };
         let thread = committer::start(&committer, owned).map_err(|source| OpenError::Io {
@@ -170,12 +184,15 @@ impl Broker {
             producer_ids: Mutex::new(ProducerIds { next, end: next, reserved: next }),
             committer,
             committer_thread: Mutex::new(Some(thread)),
+            local_log,
+            retention: Retention::new(clock::wall_ms()),
             metrics,
         });
         for (topic, state) in to_ship {
             broker.ship(&topic, &state);
         }
         owed.iter().for_each(|deleted| broker.tell_deleted(&deleted_info(deleted)));
+        retention::start(&broker, interval);
         Ok(broker)
     }
 
@@ -199,6 +216,7 @@ impl Broker {
     /// Commits what is queued, syncs the segments and writes a clean checkpoint. Later appends are refused.
     /// Blocking.
     pub fn stop(&self) {
+        self.retention.stop();
         self.committer.stop();
         let thread = self.committer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -349,7 +367,8 @@ impl Broker {
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(CreateTopicError::Storage)?;
-        Ok(serve(state, logs, self.start_number, &self.committer, &self.metrics))
+        let counters = (&self.local_log, &self.metrics);
+        Ok(serve(state, logs, self.start_number, &self.committer, counters))
     }
 
     /// Checks everything that can be refused and draws the topic.
@@ -469,14 +488,15 @@ impl Broker {
             .map_err(|Stopped| DeleteTopicError::Stopping)?;
         for partition in topic.partitions() {
             partition.stop_shipping().await;
-            partition.mark_gone();
         }
         let broker = Arc::clone(self);
         let directories: Vec<_> = (0..)
             .zip(topic.partitions())
             .map(|(index, _)| recovery::partition_dir(&self.config.data_dir, topic.name(), index))
             .collect();
+        let partitions = topic.partitions().to_vec();
         let removed = tokio::task::spawn_blocking(move || {
+            partitions.iter().for_each(|partition| partition.leave_disk());
             directories.iter().try_for_each(|dir| broker.disk.remove_dir_all(dir))?;
             broker.disk.sync_dir(&broker.config.data_dir)
         });
@@ -631,6 +651,30 @@ impl Broker {
     }
 }
 
+/// Counts what segments and commit log take as they are after recovery.
+fn account<'a>(
+    config: &Config,
+    data_dir: &DataDir,
+    wal: &Wal,
+    logs: impl Iterator<Item = &'a Log>,
+    metrics: &Metrics,
+) -> Result<LocalLog, OpenError> {
+    let (segments, commit_log) = (logs.map(Log::bytes).sum::<u64>(), wal.disk_bytes());
+    let limit = match config.local_log_limit_bytes {
+        Some(limit) => limit,
+        None => {
+            let free = data_dir.disk.free_bytes(&config.data_dir);
+            let free = free.map_err(|source| OpenError::Io {
+                op: "read the free space of",
+                path: config.data_dir.display().to_string(),
+                source,
+            })?;
+            default_limit(free, segments + commit_log)
+        }
+    };
+    Ok(LocalLog::new(limit, segments, commit_log, metrics.clone()))
+}
+
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
@@ -687,7 +731,7 @@ fn serve(
     logs: Vec<Log>,
     start_number: u64,
     committer: &Committer,
-    metrics: &Metrics,
+    (local_log, metrics): (&Arc<LocalLog>, &Metrics),
 ) -> Arc<Topic> {
     let options = Arc::new(RwLock::new(Arc::new(TopicOptions::from_checked(&state.options))));
     let partitions = (0..)
@@ -697,6 +741,7 @@ fn serve(
                 topic: state.name.clone(),
                 options: Arc::clone(&options),
                 committer: committer.clone(),
+                local_log: Arc::clone(local_log),
                 metrics: metrics.clone(),
             };
             let id = TopicPartition { topic: state.id, partition };

@@ -100,6 +100,17 @@ pub enum Event {
         /// Exclusive bound.
         complete: Offset,
     },
+    /// Records below an offset are deleted, wherever they lie: nobody reads them from here on.
+    LogStartMoved {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// First offset that can still be read; not above the high watermark.
+        log_start: Offset,
+        /// Why, for who reads the commit log.
+        reason: DeletionReason,
+    },
     /// Local segments below an offset are no longer needed and may be gone.
     LocalStartMoved {
         /// The topic.
@@ -109,6 +120,18 @@ pub enum Event {
         /// First offset that is kept on local disk.
         local_start: Offset,
     },
+}
+
+/// Why records were deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeletionReason {
+    /// A client asked for it.
+    Requested,
+    /// They were older than the topic keeps them.
+    Age,
+    /// The topic held more than it may.
+    Size,
 }
 
 /// A run of consecutive sequences: offset `first_offset + i` has sequence `first_sequence + i`.
@@ -284,6 +307,12 @@ impl PartitionState {
     #[must_use]
     pub fn shipped(&self) -> Offset {
         self.head.as_ref().map_or(self.log_start, |head| head.shipped)
+    }
+
+    fn move_log_start(&mut self, log_start: Offset) {
+        self.log_start = self.log_start.max(log_start.min(self.log_end));
+        self.local_start = self.local_start.max(self.log_start);
+        trim_epochs(&mut self.epochs, self.log_start);
     }
 
     /// The epoch that the partition's next batch is written in, `start_number` being the broker's.
@@ -462,6 +491,9 @@ impl Catalogue {
                 let state = self.partition_mut(TopicPartition { topic, partition })?;
                 state.complete = state.complete.max(complete);
             }
+            Event::LogStartMoved { topic, partition, log_start, reason: _ } => {
+                self.partition_mut(TopicPartition { topic, partition })?.move_log_start(log_start);
+            }
             Event::LocalStartMoved { topic, partition, local_start } => {
                 let state = self.partition_mut(TopicPartition { topic, partition })?;
                 state.local_start = state.local_start.max(local_start);
@@ -532,6 +564,17 @@ impl Catalogue {
             .ok()
             .and_then(|index| topic.partitions.get_mut(index))
             .ok_or(ApplyError::NoPartition { partition: id })
+    }
+}
+
+/// Forgets epochs without records at or above `log_start`; the one that holds it begins there, and the last one stays.
+///
+/// Source: Kafka's `LeaderEpochFileCache.truncateFromStart`.
+pub(super) fn trim_epochs(epochs: &mut Vec<EpochStart>, log_start: Offset) {
+    let below = epochs.partition_point(|start| start.first_offset <= log_start);
+    epochs.drain(..below.saturating_sub(1));
+    if let Some(first) = epochs.first_mut() {
+        first.first_offset = first.first_offset.max(log_start);
     }
 }
 

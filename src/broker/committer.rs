@@ -18,6 +18,7 @@ use super::applier::{Applier, Commit};
 use super::catalogue::{Catalogue, Event};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::error::AppendError;
+use super::local_log::LocalLog;
 use super::metrics::Metrics;
 use super::partition::Partition;
 use crate::clock;
@@ -205,6 +206,7 @@ pub(super) struct Owned {
     pub data_dir: PathBuf,
     pub checkpoint_path: PathBuf,
     pub config: Config,
+    pub local_log: Arc<LocalLog>,
     pub metrics: Metrics,
 }
 
@@ -214,13 +216,14 @@ pub(super) fn start(
     owned: Owned,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(&committer.shared);
-    let Owned { disk, wal, catalogue, data_dir, checkpoint_path, config, metrics } = owned;
+    let Owned { disk, wal, catalogue, data_dir, checkpoint_path, config, local_log, metrics } =
+        owned;
     let applier = Applier::start(catalogue)?;
     task::critical_thread("committer", move || {
         let checkpointed_bytes = wal.bytes();
         let thread = Thread {
             shared,
-            owned: Mine { disk, wal, data_dir, checkpoint_path, config, metrics },
+            owned: Mine { disk, wal, data_dir, checkpoint_path, config, local_log, metrics },
             applier,
             checkpointed_bytes,
             checkpointing: false,
@@ -244,6 +247,7 @@ struct Mine {
     data_dir: PathBuf,
     checkpoint_path: PathBuf,
     config: Config,
+    local_log: Arc<LocalLog>,
     metrics: Metrics,
 }
 
@@ -344,6 +348,7 @@ impl Thread {
         let Some(commit) = written else { return };
         match self.owned.wal.free_upto(commit) {
             Ok(freed) => {
+                self.owned.local_log.commit_log_is(self.owned.wal.disk_bytes());
                 self.checkpointed_bytes = self.checkpointed_bytes.saturating_sub(freed);
             }
             Err(error) => task::die(74, &format!("cannot free the commit log: {error}")),
@@ -382,6 +387,7 @@ impl Thread {
         match self.owned.wal.commit(entries) {
             Ok(commit) => {
                 self.owned.metrics.committed(entries.len(), started.elapsed());
+                self.owned.local_log.commit_log_is(self.owned.wal.disk_bytes());
                 commit
             }
             Err(error) => {

@@ -1,6 +1,7 @@
 //! Settings of the broker.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Settings of the broker.
 #[derive(Debug, Clone)]
@@ -23,6 +24,10 @@ pub struct Config {
     pub commit_log_file_bytes: u64,
     /// Segment files that are open at the same time, apart from those with writes that a checkpoint has not synced yet.
     pub open_segments: usize,
+    /// What segments and commit log may take of the disk; none: a share of what the disk has.
+    pub local_log_limit_bytes: Option<u64>,
+    /// How often the retention of all topics is looked at. Kafka: `log.retention.check.interval.ms`.
+    pub retention_interval: Duration,
 }
 
 impl Config {
@@ -39,6 +44,8 @@ impl Config {
             commit_log_bytes: 1 << 30,
             commit_log_file_bytes: 64 << 20,
             open_segments: 4096,
+            local_log_limit_bytes: None,
+            retention_interval: Duration::from_secs(300),
         }
     }
 }

@@ -44,6 +44,14 @@ pub enum AppendError {
     /// The disk has no room but the reserve for deletions.
     #[error("the disk of the data directory is full: free some space, or delete topics")]
     DiskFull,
+    /// The local log has reached its limit.
+    #[error(
+        "segments and commit log take nearly all of the {limit_bytes} bytes of -local-log-limit: delete records or topics, shorten their retention, or raise it"
+    )]
+    LocalLogFull {
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// More waits for its sync than the memory budget allows.
     #[error("too much waits for the disk: try again")]
     Busy,
@@ -229,6 +237,51 @@ pub enum DeleteTopicError {
         owed: usize,
     },
     /// The broker stops; the topic may or may not be there after the restart.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Why records were not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteRecordsError {
+    /// The topic was deleted.
+    #[error("the topic was deleted")]
+    Deleted,
+    /// Not an offset up to which there is anything.
+    #[error("offset {requested} is not in the log, which ends at {end}")]
+    OutOfRange {
+        /// As asked for.
+        requested: Offset,
+        /// The high watermark.
+        end: Offset,
+    },
+    /// Its records go by key.
+    #[error(
+        "topic `{topic}` is compacted: its records are deleted by a later one of the same key without a value"
+    )]
+    Compacted {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// It is a disk.
+    #[error(
+        "topic `{topic}` is the log of a vdisk, and without its beginning the disk cannot be restored: set its option tlog.vdisk.deletable=true first"
+    )]
+    Vdisk {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// What is deleted must have left for the tier before, so that its fragments continue each other.
+    #[error(
+        "the records up to offset {requested} are not on the shard servers yet, which are complete up to {complete}: try again when they are"
+    )]
+    NotShipped {
+        /// As asked for.
+        requested: Offset,
+        /// The complete offset.
+        complete: Offset,
+    },
+    /// The broker stops; the records may or may not be there after the restart.
     #[error("the broker is stopping")]
     Stopping,
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -17,6 +19,30 @@ pub struct Metrics {
     checkpoints: Counter,
     mended_ranges: Counter,
     partitions: Gauge,
+    deleted_segments: Family<Deletion, Counter>,
+    deleted_bytes: Family<Deletion, Counter>,
+    local_log_bytes: Gauge,
+    local_log_limit_bytes: Gauge,
+}
+
+/// Why segments left the local disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum Reason {
+    /// Their records were deleted by a client's request.
+    Requested,
+    /// Their records were older than the topic keeps them.
+    Age,
+    /// The topic held more than it may.
+    Size,
+    /// The tier has them, and the topic keeps no more locally.
+    LocalRetention,
+    /// The tier has them, and the local log took much of its limit.
+    LocalLimit,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Deletion {
+    reason: Reason,
 }
 
 impl Metrics {
@@ -30,6 +56,10 @@ impl Metrics {
             checkpoints: Counter::default(),
             mended_ranges: Counter::default(),
             partitions: Gauge::default(),
+            deleted_segments: Family::default(),
+            deleted_bytes: Family::default(),
+            local_log_bytes: Gauge::default(),
+            local_log_limit_bytes: Gauge::default(),
         };
         registry.register(
             "wal_sync_duration_seconds",
@@ -57,6 +87,26 @@ impl Metrics {
             "Damaged ranges of local data that were put right from the shard servers",
             metrics.mended_ranges.clone(),
         );
+        registry.register(
+            "log_deleted_segments",
+            "Segments deleted from the local disk, by reason",
+            metrics.deleted_segments.clone(),
+        );
+        registry.register(
+            "log_deleted_bytes",
+            "Bytes of record batches deleted from the local disk, by reason",
+            metrics.deleted_bytes.clone(),
+        );
+        registry.register(
+            "local_log_bytes",
+            "Bytes of segments and commit log",
+            metrics.local_log_bytes.clone(),
+        );
+        registry.register(
+            "local_log_limit_bytes",
+            "Bytes that segments and commit log may take",
+            metrics.local_log_limit_bytes.clone(),
+        );
         registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
         metrics
     }
@@ -78,6 +128,19 @@ impl Metrics {
 
     pub(super) fn mended(&self) {
         self.mended_ranges.inc();
+        );
+        registry.register(
+    pub(super) fn deleted(&self, reason: Reason, segments: usize, bytes: u64) {
+        self.deleted_segments.get_or_create(&Deletion { reason }).inc_by(segments as u64);
+        self.deleted_bytes.get_or_create(&Deletion { reason }).inc_by(bytes);
+    }
+
+    pub(super) fn local_log_is(&self, bytes: u64) {
+        self.local_log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn local_log_limit_is(&self, bytes: u64) {
+        self.local_log_limit_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(super) fn partitions_are(&self, count: usize) {

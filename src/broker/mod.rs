@@ -24,6 +24,8 @@
 //!
 //! * Damage of local data that is shipped is read from the tier and put right; other damage is an error that names its
 //!   offsets, and what lies around it is served (`reading.rs`).
+//! * Records are deleted by an event, too: log start or local start is durable before a segment is unlinked, and recovery
+//!   unlinks again what a crash or replay brought back. `retention` says what goes when, `local_log` how much may stay.
 //!
 //! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
 //! checkpoint, then serve.
@@ -51,10 +53,12 @@ mod config;
 mod data_dir;
 mod epochs;
 mod error;
+mod local_log;
 mod metrics;
 mod partition;
 mod reading;
 mod recovery;
+mod retention;
 mod shipping;
 mod topic_config;
 mod topics;
@@ -63,8 +67,8 @@ pub mod vdisks;
 
 pub use broker::{Adopted, Broker, NewTopic, TopicPlan};
 pub use catalogue::{
-    AppendMark, ApplyError, Catalogue, DeletedTopic, EpochStart, Event, FragmentHead,
-    FragmentIntent, PartitionState, Run, TopicState,
+    AppendMark, ApplyError, Catalogue, DeletedTopic, DeletionReason, EpochStart, Event,
+    FragmentHead, FragmentIntent, PartitionState, Run, TopicState,
 };
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use committer::Stopped;
@@ -72,9 +76,10 @@ pub use config::Config;
 pub use data_dir::DataDir;
 pub use epochs::EpochEnd;
 pub use error::{
-    AppendError, BlockSizeError, CreateTopicError, DeleteTopicError, OpenError, ProducerIdError,
-    ReadError, VdiskTopicError,
+    AppendError, BlockSizeError, CreateTopicError, DeleteRecordsError, DeleteTopicError, OpenError,
+    ProducerIdError, ReadError, VdiskTopicError,
 };
+pub use local_log::LocalLogUse;
 pub use metrics::Metrics;
 pub use partition::{AppendResult, Origin, Partition, TimestampedOffset};
 pub use reading::{Data, FileRange, ReadWithin};

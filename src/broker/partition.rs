@@ -14,6 +14,7 @@ use super::catalogue::{
 use super::committer::{Committer, Stopped};
 use super::epochs::{EpochEnd, epoch_end};
 use super::error::{AppendError, ReadError};
+use super::local_log::LocalLog;
 use super::metrics::Metrics;
 use super::recovery::log_config;
 use super::topic_config::{TimestampType, TopicOptions};
@@ -25,6 +26,8 @@ use crate::types::{
 };
 use crate::{clock, task};
 
+mod front;
+
 /// Where the rest of a partition's log lies when it is not on local disk.
 pub(super) trait ColdReader: Send + Sync + std::fmt::Debug {
     /// Whole batches from the one containing `from`, one at least, about `max_bytes`, all below `upto`.
@@ -35,17 +38,17 @@ pub(super) trait ColdReader: Send + Sync + std::fmt::Debug {
         max_bytes: usize,
     ) -> futures_util::future::BoxFuture<'static, Result<Bytes, ReadError>>;
 
-    /// The first record below `upto` stamped at or above `timestamp_ms`.
+    /// The first record of `[from, upto)` stamped at or above `timestamp_ms`.
     fn offset_for_timestamp(
         self: Arc<Self>,
         timestamp_ms: i64,
-        upto: Offset,
+        range: (Offset, Offset),
     ) -> futures_util::future::BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>>;
 
-    /// The first record below `upto` with the highest timestamp.
+    /// The first record of `[from, upto)` with the highest timestamp.
     fn max_timestamp(
         self: Arc<Self>,
-        upto: Offset,
+        range: (Offset, Offset),
     ) -> futures_util::future::BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>>;
 }
 
@@ -113,7 +116,10 @@ pub struct Partition {
     cold: RwLock<Option<Arc<dyn ColdReader>>>,
     shipper: Mutex<Option<ShipHandle>>,
     gone: AtomicBool,
+    /// Held while files are unlinked.
+    unlinking: Mutex<()>,
     committer: Committer,
+    local_log: Arc<LocalLog>,
     pub(super) metrics: Metrics,
 }
 
@@ -128,6 +134,7 @@ pub(super) struct Parts {
     pub topic: TopicName,
     pub options: Arc<RwLock<Arc<TopicOptions>>>,
     pub committer: Committer,
+    pub local_log: Arc<LocalLog>,
     pub metrics: Metrics,
 }
 
@@ -176,7 +183,9 @@ impl Partition {
             cold: RwLock::new(None),
             shipper: Mutex::new(None),
             gone: AtomicBool::new(false),
+            unlinking: Mutex::default(),
             committer: parts.committer,
+            local_log: parts.local_log,
             metrics: parts.metrics,
         })
     }
@@ -322,6 +331,9 @@ impl Partition {
         if turn.deleted {
             return Err(AppendError::Deleted);
         }
+        if let Some(limit_bytes) = self.local_log.refuses() {
+            return Err(AppendError::LocalLogFull { limit_bytes });
+        }
         if header.producer_id >= 0 {
             match turn.producers.check(&header)? {
                 Verdict::Append => {}
@@ -406,12 +418,15 @@ impl Partition {
     ) -> Result<Option<TimestampedOffset>, ReadError> {
         let marks = self.watermarks();
         if marks.log_start < marks.local_start {
-            let found = self.cold()?.offset_for_timestamp(timestamp_ms, marks.local_start).await?;
+            let found = self
+                .cold()?
+                .offset_for_timestamp(timestamp_ms, (marks.log_start, marks.local_start))
+                .await?;
             if found.is_some() {
                 return Ok(found);
             }
         }
-        let reader = self.reader();
+        let reader = self.reader().starting_at(marks.log_start);
         let found =
             blocking(move || reader.offset_for_timestamp(timestamp_ms, marks.high_watermark))
                 .await??;
@@ -425,11 +440,11 @@ impl Partition {
     pub async fn max_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
         let marks = self.watermarks();
         let cold = if marks.log_start < marks.local_start {
-            self.cold()?.max_timestamp(marks.local_start).await?
+            self.cold()?.max_timestamp((marks.log_start, marks.local_start)).await?
         } else {
             None
         };
-        let reader = self.reader();
+        let reader = self.reader().starting_at(marks.log_start);
         let local = blocking(move || reader.max_timestamp(marks.high_watermark)).await??;
         let local = local.map(TimestampedOffset::from);
         Ok(match (cold, local) {
@@ -474,6 +489,7 @@ impl Partition {
             log.append(batch, appended_ms)?;
             log.end_offset()
         };
+        self.local_log.appended(batch.len() as u64);
         if options.ships {
             let mut turn = self.turn();
             let first_offset = self.watermarks.borrow().high_watermark;

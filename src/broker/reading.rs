@@ -218,7 +218,7 @@ impl Partition {
                 }
             }
             // Local segments were deleted between the look at the watermarks and the read.
-            Err(log::Error::OutOfRange { .. }) if self.watermarks().local_start > from => {
+            Err(log::Error::OutOfRange { .. }) if self.watermarks().is_cold(from) => {
                 let upto = self.watermarks().local_start;
                 self.cold()?.read(from, upto, max_bytes).await.map(cold)
             }

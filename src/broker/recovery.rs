@@ -83,6 +83,7 @@ pub(super) fn recover(
     replay.forget(future)?;
     replay.open_all()?;
     let mut wal = open(&mut |commit, entries| Ok(replay.commit(commit, entries)?))?;
+    replay.delete_again()?;
     replay.finish(&mut wal, checkpoint.commit, checkpoint.clean, &path)?;
     Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs })
 }
@@ -101,8 +102,10 @@ impl Future {
                 Event::TopicDeleted { topic } => {
                     self.deleted.insert(topic);
                 }
-                Event::LocalStartMoved { topic, partition, local_start } => {
-                    self.local_starts.insert(TopicPartition { topic, partition }, local_start);
+                Event::LocalStartMoved { topic, partition, local_start: start }
+                | Event::LogStartMoved { topic, partition, log_start: start, .. } => {
+                    let known = self.local_starts.entry(TopicPartition { topic, partition });
+                    known.and_modify(|known| *known = start.max(*known)).or_insert(start);
                 }
                 _ => {}
             }
@@ -151,10 +154,13 @@ impl Replay {
             self.remove_files(*topic)?;
         }
         for (id, local_start) in future.local_starts {
+            // Else of a topic that is created later, or deleted.
+            let Some(state) = self.catalogue.partition(id) else { continue };
+            // What lies above is written again before the start moves there.
+            let local_start = local_start.min(state.log_end);
             let event =
                 Event::LocalStartMoved { topic: id.topic, partition: id.partition, local_start };
-            // Of a topic that is created later, or deleted.
-            self.catalogue.apply(event).ok();
+            self.catalogue.apply(event)?;
         }
         self.deleted = future.deleted;
         Ok(())
@@ -286,6 +292,19 @@ impl Replay {
             self.disk.remove_dir_all(&dir).map_err(|source| OpenError::Io {
                 op: "remove",
                 path: dir.display().to_string(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was deleted before and is still there, or there again: an unlink was lost, or replay wrote it.
+    fn delete_again(&mut self) -> Result<(), OpenError> {
+        for (id, log) in &mut self.logs {
+            let Some(state) = self.catalogue.partition(*id) else { continue };
+            let gone = log.detach_below(state.local_start).and_then(log::Detached::unlink);
+            gone.map_err(|source| OpenError::Log {
+                topic: self.catalogue.topics[&id.topic].name.clone(),
                 source,
             })?;
         }

@@ -166,20 +166,20 @@ impl ColdReader for Cold {
     fn offset_for_timestamp(
         self: Arc<Self>,
         timestamp_ms: i64,
-        upto: Offset,
+        (from, upto): (Offset, Offset),
     ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>> {
         Box::pin(async move {
-            let found = self.0.offset_for_timestamp(timestamp_ms, upto).await?;
+            let found = self.0.offset_for_timestamp(timestamp_ms, from, upto).await?;
             Ok(found.map(TimestampedOffset::from))
         })
     }
 
     fn max_timestamp(
         self: Arc<Self>,
-        upto: Offset,
+        (from, upto): (Offset, Offset),
     ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>> {
         Box::pin(async move {
-            let found = self.0.max_timestamp(upto).await?;
+            let found = self.0.max_timestamp(from, upto).await?;
             Ok(found.map(TimestampedOffset::from))
         })
     }

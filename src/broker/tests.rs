@@ -13,11 +13,11 @@ use crate::record::{BatchBuilder, Batches, Records, plain_records};
 use crate::types::{ClusterId, Offset, TopicId};
 use std::sync::Arc;
 
-fn start(disk: &SimDisk) -> Arc<Broker> {
+pub(super) fn start(disk: &SimDisk) -> Arc<Broker> {
     try_start(disk).unwrap()
 }
 
-fn try_start(disk: &SimDisk) -> Result<Arc<Broker>, OpenError> {
+pub(super) fn try_start(disk: &SimDisk) -> Result<Arc<Broker>, OpenError> {
     let path = PathBuf::from("/data");
     let mut data_dir =
         DataDir::open(Arc::new(disk.clone()) as Arc<dyn Disk>, &path, [5; 16]).unwrap();
@@ -31,11 +31,11 @@ fn try_start(disk: &SimDisk) -> Result<Arc<Broker>, OpenError> {
     Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics)
 }
 
-fn plain(name: &str, partitions: i32) -> NewTopic {
+pub(super) fn plain(name: &str, partitions: i32) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions, options: Vec::new() }
 }
 
-fn batch(values: &[String]) -> Bytes {
+pub(super) fn batch(values: &[String]) -> Bytes {
     let mut builder = BatchBuilder::new(1_000);
     for value in values {
         builder.push(1_000, None, Some(value.as_bytes()), &[]);
@@ -49,12 +49,12 @@ fn sequenced(value: &str, producer: i64, sequence: i32) -> Bytes {
     builder.build().into()
 }
 
-async fn append(partition: &Arc<Partition>, batch: Bytes) -> Offset {
+pub(super) async fn append(partition: &Arc<Partition>, batch: Bytes) -> Offset {
     partition.append(batch, Origin::Kafka).unwrap().await.unwrap().base_offset
 }
 
 /// All values of a partition by offset.
-async fn contents(partition: &Partition) -> Vec<(Offset, String)> {
+pub(super) async fn contents(partition: &Partition) -> Vec<(Offset, String)> {
     let mut found = Vec::new();
     let mut from = partition.watermarks().log_start;
     loop {
@@ -458,7 +458,7 @@ fn a_told_deletion_is_forgotten() {
     assert!(catalogue.apply(Event::DeletionTold { topic }).is_err());
 }
 
-fn rand_seed() -> u64 {
+pub(super) fn rand_seed() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).unwrap();
     u64::from_le_bytes(bytes)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::log::retention::Bounds;
 use crate::types::limits;
 
 /// How a vdisk's client stamps its blocks.
@@ -45,6 +46,14 @@ pub struct TopicOptions {
     pub ships: bool,
     /// `max.message.bytes`: largest batch as received.
     pub max_message_bytes: usize,
+    /// `cleanup.policy`: whether `retention` holds.
+    pub deletes: bool,
+    /// `cleanup.policy`: whether it is compacted.
+    pub compacts: bool,
+    /// `retention.ms`, `retention.bytes`: what the log keeps, wherever it lies.
+    pub retention: Bounds,
+    /// `local.retention.ms`, `local.retention.bytes`: what of a topic that ships stays on local disk.
+    pub local_retention: Bounds,
     /// `segment.bytes`.
     pub segment_bytes: u64,
     /// `segment.ms`.
@@ -284,6 +293,15 @@ impl TopicOptions {
     #[must_use]
     pub fn from_checked(options: &BTreeMap<String, String>) -> Self {
         let is_true = |key| value(options, key) == "true";
+        let policy = value(options, "cleanup.policy");
+        // -1 is no bound.
+        let bound = |key| Some(number(options, key)).filter(|bound| *bound >= 0);
+        let local = |key, total| match number(options, key) {
+            -2 => bound(total),
+            _ => bound(key),
+        };
+        let bounds =
+            |age_ms, bytes: Option<i64>| Bounds { age_ms, bytes: bytes.map(i64::unsigned_abs) };
         Self {
             vdisk: is_true("tlog.vdisk"),
             vdisk_deletable: is_true("tlog.vdisk.deletable"),
@@ -297,6 +315,13 @@ impl TopicOptions {
             },
             ships: ships(options),
             max_message_bytes: usize::try_from(number(options, "max.message.bytes")).unwrap_or(0),
+            deletes: policy.contains("delete"),
+            compacts: policy.contains("compact"),
+            retention: bounds(bound("retention.ms"), bound("retention.bytes")),
+            local_retention: bounds(
+                local("local.retention.ms", "retention.ms"),
+                local("local.retention.bytes", "retention.bytes"),
+            ),
             segment_bytes: u64::try_from(number(options, "segment.bytes")).unwrap_or(1 << 30),
             segment_ms: number(options, "segment.ms"),
             index_interval_bytes: u32::try_from(number(options, "index.interval.bytes"))
@@ -335,6 +360,27 @@ mod tests {
         assert_eq!(options.max_message_bytes, 64 << 20);
         assert_eq!(options.segment_bytes, 64 << 20);
         assert!(!TopicOptions::from_checked(&BTreeMap::new()).ships);
+    }
+
+    #[test]
+    fn local_retention_is_that_of_the_whole_log_unless_said() {
+        let options = |set: &[(&str, &str)]| {
+            let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            TopicOptions::from_checked(&set.iter().map(own).collect())
+        };
+        let week = Bounds { age_ms: Some(604_800_000), bytes: None };
+        let plain = options(&[]);
+        assert!(plain.deletes && !plain.compacts);
+        assert_eq!((plain.retention, plain.local_retention), (week, week));
+        let vdisk = options(&[("tlog.vdisk", "true")]);
+        let local = Bounds { age_ms: None, bytes: Some(1 << 30) };
+        assert_eq!((vdisk.retention, vdisk.local_retention), (Bounds::default(), local));
+        let own = options(&[("retention.bytes", "9"), ("local.retention.ms", "-1")]);
+        assert_eq!(own.local_retention, Bounds { age_ms: None, bytes: Some(9) });
+        assert_eq!(options(&[("retention.ms", "0")]).retention.age_ms, Some(0));
+        let both = options(&[("cleanup.policy", "compact,delete")]);
+        assert!(both.deletes && both.compacts);
+        assert!(!options(&[("cleanup.policy", "compact")]).deletes);
     }
 
     #[test]

@@ -610,7 +610,11 @@ impl Task {
             match self.partition.append(batch.clone(), Origin::Vdisk) {
                 // Its commit shows in the high watermark, its failure ends the process or the broker.
                 Ok(_) => break,
-                Err(error @ (AppendError::Busy | AppendError::DiskFull)) => {
+                Err(
+                    error @ (AppendError::Busy
+                    | AppendError::DiskFull
+                    | AppendError::LocalLogFull { .. }),
+                ) => {
                     tracing::debug!(vdisk = %self.vdisk, %error, "an append waits");
                     tokio::time::sleep(APPEND_AGAIN).await;
                 }

@@ -151,8 +151,6 @@ impl Group {
 pub enum Standing {
     /// It acts.
     Acts,
-    /// Taken for the sake of old command lines; a notice says this when it is given.
-    NotUsed(&'static str),
     /// Refused when given another value than its default; the text is the cure.
     Later(&'static str),
 }
@@ -331,18 +329,13 @@ pub const OPTIONS: &[Spec] = &[
         Group::Operation,
         "Memory of requests, queues, held blocks and caches together.",
     ),
-    Spec {
-        standing: Standing::NotUsed(
-            "nothing is deleted early or held back by it yet; appends stop while the disk has less than 64 MiB left",
-        ),
-        ..option(
-            "local-log-limit",
-            Kind::Bytes { min: 1024 * 1024 * 1024 },
-            "",
-            Group::Operation,
-            "Bytes that segments and commit log may take.",
-        )
-    },
+    option(
+        "local-log-limit",
+        Kind::Bytes { min: 1024 * 1024 * 1024 },
+        "",
+        Group::Operation,
+        "Bytes that segments and commit log may take. From half of it on, segments that the shard servers have whole are deleted early; from 95 % on, appends wait or are refused. Empty: half of what is free at the start, at least 1 GiB and at most 100 GiB.",
+    ),
     option(
         "stop-timeout",
         Kind::Time { min_ms: 0, max_ms: 3_600_000 },

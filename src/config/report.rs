@@ -36,7 +36,6 @@ pub fn help() -> String {
 fn describe(spec: &Spec) -> String {
     let mut text = match spec.standing {
         Standing::Acts => spec.help.to_owned(),
-        Standing::NotUsed(why) => format!("{} Taken without effect: {why}.", spec.help),
         Standing::Later(cure) => format!("{cure}."),
     };
     match spec.kind {

@@ -45,6 +45,8 @@ pub struct Config {
     pub admin_address: HostPort,
     /// Requests, queues, held blocks, caches.
     pub memory_budget_bytes: u64,
+    /// `-local-log-limit` in bytes; none: a share of what the disk has.
+    pub local_log_limit_bytes: Option<u64>,
     /// How long a stop may ship.
     pub stop_timeout: Duration,
     /// Two refusals become warnings.
@@ -86,7 +88,7 @@ pub fn resolve(
 ) -> Option<Config> {
     let before = problems.len();
     let mut values = Values { settings, problems };
-    values.check_standing(notices);
+    values.check_standing();
     let config = values.config();
     if let Some(config) = &config {
         check_together(config, settings, notices, problems);
@@ -100,14 +102,11 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
-    fn check_standing(&mut self, notices: &mut Vec<String>) {
+    fn check_standing(&mut self) {
         for setting in self.settings.iter() {
             let spec = setting.spec;
             match spec.standing {
                 Standing::Acts => {}
-                Standing::NotUsed(why) if setting.is_given() => {
-                    notices.push(format!("{} has no effect: {why}", setting.named()));
-                }
                 Standing::Later(cure) if !is_harmless(setting) => {
                     self.problems.push(Problem::Later {
                         name: spec.name,
@@ -115,7 +114,7 @@ impl Values<'_> {
                         cure,
                     });
                 }
-                Standing::NotUsed(_) | Standing::Later(_) => {}
+                Standing::Later(_) => {}
             }
         }
     }
@@ -133,6 +132,10 @@ impl Values<'_> {
         let data_dir = self.path("data-dir");
         let storage = self.storage(data + parity);
         let memory_budget_bytes = self.bytes("memory-budget");
+        let local_log_limit_bytes = match self.settings.get("local-log-limit").raw() {
+            "" => Some(None),
+            _ => self.bytes("local-log-limit").map(Some),
+        };
         let stop_timeout = self.time("stop-timeout");
         let dev = self.switch("dev");
         let log = self.log();
@@ -156,6 +159,7 @@ impl Values<'_> {
             is_default_key: key.raw() == DEFAULT_KEY,
             admin_address: admin_address?,
             memory_budget_bytes: memory_budget_bytes?,
+            local_log_limit_bytes: local_log_limit_bytes?,
             stop_timeout: stop_timeout?,
             dev: dev?,
             log: log?,

@@ -135,6 +135,8 @@ struct State {
     stop_at: Option<usize>,
     fail_at: Option<(usize, i32)>,
     dead: bool,
+    /// The disk before each counted call from when that was asked for on.
+    images: Option<Arc<Mutex<Vec<State>>>>,
 }
 
 /// What is to become of a counted call.
@@ -155,6 +157,10 @@ impl State {
             return Err(dead());
         }
         let number = self.operations.len();
+        if let Some(images) = &self.images {
+            let image = Self { images: None, ..self.clone() };
+            images.lock().expect("no test panics while it holds the images").push(image);
+        }
         self.operations.push(operation);
         if self.stop_at == Some(number) {
             self.dead = true;
@@ -390,6 +396,19 @@ impl SimDisk {
     /// never to be written, anything else not done.
     pub fn fail_at(&self, number: usize, errno: i32) {
         self.lock().fail_at = Some((number, errno));
+    }
+
+    /// From here on the disk as it is before each counted call is kept, for [`SimDisk::images`].
+    pub fn keep_images(&self) {
+        self.lock().images = Some(Arc::default());
+    }
+
+    /// Each kept disk with the number of the call before which it was so. A power cut there is its [`SimDisk::crash`].
+    #[must_use]
+    pub fn images(&self) -> Vec<(usize, Self)> {
+        let images = self.lock().images.clone().unwrap_or_default();
+        let images = images.lock().expect("no test panics while it holds the images");
+        images.iter().map(|state| (state.operations.len(), Self::with(state.clone()))).collect()
     }
 
     /// A power cut: a new disk with what a real one could hold now. The same seed gives the same image.

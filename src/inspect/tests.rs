@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::broker::{Catalogue, PartitionState, TopicState};
+use crate::broker::{Catalogue, DeletionReason, PartitionState, TopicState};
 use crate::disk::FileDisk;
 use crate::record::{BatchBuilder, assign};
 use crate::types::{DataDirId, LeaderEpoch, TopicId, TopicName};
@@ -176,9 +176,12 @@ fn a_partition_whose_directory_is_gone_is_damage() {
 #[test]
 fn a_topic_deleted_above_the_checkpoint_is_not_missed_and_what_was_left_to_shards_neither() {
     let (topic, partition) = (TopicId([2; 16]), 0);
-    for event in
-        [Event::TopicDeleted { topic }, Event::LocalStartMoved { topic, partition, local_start: 3 }]
-    {
+    let reason = DeletionReason::Requested;
+    for event in [
+        Event::TopicDeleted { topic },
+        Event::LocalStartMoved { topic, partition, local_start: 3 },
+        Event::LogStartMoved { topic, partition, log_start: 3, reason },
+    ] {
         let (_dir, path) = data_dir();
         checkpoint(&path, 0, (0, 3));
         let json = serde_json::to_vec(&event).unwrap();

@@ -8,7 +8,8 @@ use std::fmt;
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError as Code};
 
 use crate::broker::{
-    AppendError, CreateTopicError, DeleteTopicError, OptionError, ProducerIdError, ReadError,
+    AppendError, CreateTopicError, DeleteRecordsError, DeleteTopicError, OptionError,
+    ProducerIdError, ReadError,
 };
 use crate::types::limits;
 
@@ -184,7 +185,7 @@ impl Failure for AppendError {
             Self::Deleted => Code::UnknownTopicOrPartition,
             // Not NOT_LEADER_OR_FOLLOWER: clients take that as "was not written", and it may have been.
             Self::Busy | Self::Stopping => Code::RequestTimedOut,
-            Self::DiskFull => Code::KafkaStorageError,
+            Self::DiskFull | Self::LocalLogFull { .. } => Code::KafkaStorageError,
         }
         .into()
     }
@@ -228,6 +229,18 @@ impl Failure for DeleteTopicError {
             Self::Unknown => Code::UnknownTopicOrPartition,
             Self::Vdisk { .. } => Code::PolicyViolation,
             Self::ShardServers { .. } | Self::Stopping => Code::RequestTimedOut,
+        }
+        .into()
+    }
+}
+
+impl Failure for DeleteRecordsError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Deleted => Code::UnknownTopicOrPartition,
+            Self::OutOfRange { .. } => Code::OffsetOutOfRange,
+            Self::Compacted { .. } | Self::Vdisk { .. } => Code::PolicyViolation,
+            Self::NotShipped { .. } | Self::Stopping => Code::RequestTimedOut,
         }
         .into()
     }
@@ -302,6 +315,7 @@ mod tests {
         check(&AppendError::VdiskTopic { topic }, 44, false);
         check(&AppendError::Deleted, 3, true);
         check(&AppendError::DiskFull, 56, true);
+        check(&AppendError::LocalLogFull { limit_bytes: 1 }, 56, true);
         check(&AppendError::Busy, 7, true);
         check(&AppendError::Stopping, 7, true);
         assert!(in_words(&AppendError::InvalidRecord(magic())).contains("magic 1"));
@@ -338,6 +352,12 @@ mod tests {
         check(&DeleteTopicError::Vdisk { topic: topic() }, 44, false);
         check(&DeleteTopicError::ShardServers { owed: 1 }, 7, true);
         check(&DeleteTopicError::Stopping, 7, true);
+        check(&DeleteRecordsError::Deleted, 3, true);
+        check(&DeleteRecordsError::OutOfRange { requested: 9, end: 1 }, 1, false);
+        check(&DeleteRecordsError::Compacted { topic: topic() }, 44, false);
+        check(&DeleteRecordsError::Vdisk { topic: topic() }, 44, false);
+        check(&DeleteRecordsError::NotShipped { requested: 9, complete: 1 }, 7, true);
+        check(&DeleteRecordsError::Stopping, 7, true);
         check(&ProducerIdError::Stopping, 15, true);
     }
 

@@ -23,6 +23,7 @@ mod data_dir;
 mod error;
 mod healthcheck;
 mod listen;
+mod local_log;
 mod parts;
 mod process;
 mod run;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
 use super::listen::{Advertised, Listener};
+use super::local_log;
 use super::run::{Context, Parts, Serve, Stop};
 use super::storage;
 use crate::broker::vdisk;
@@ -50,6 +51,7 @@ pub async fn open(context: Context) -> Result<Parts, Error> {
         blocking(opening).await?.map_err(refused)?
     };
     storage::watch(Arc::clone(&tier), context.health.clone(), stop.clone());
+    local_log::watch(Arc::clone(&broker), context.health.clone(), stop.clone());
     let kafka = kafka_front_end(&context, &broker);
     let tlog = tlog_front_end(&context, &broker, &stop);
     let finish: Stop = Box::new(move |deadline| Box::pin(finish(broker, tier, stop, deadline)));
@@ -105,6 +107,7 @@ fn part(
 
 fn broker_config(context: &Context) -> broker::Config {
     let mut config = broker::Config::new(context.data_dir.clone());
+    config.local_log_limit_bytes = context.config.local_log_limit_bytes;
     let budget = budget(context);
     config.open_segments = super::process::open_segments();
     config.memory_budget_bytes = budget - 2 * (budget / SHARE) - budget / ARRIVING_SHARE;

@@ -146,6 +146,7 @@ pub mod store;
 mod testing;
 #[expect(clippy::module_inception, reason = "the tier itself is what this folder is about")]
 mod tier;
+mod trim;
 mod waiting;
 
 // The output of the plugin `capnpc-rust`, see the head of schema/tier.capnp.
@@ -186,3 +187,4 @@ pub use tier::{
     Identity, OpenError, Opened, Remaining, SECRET_RANDOM_BYTES, ShipHandle, Tier, TopicInfo,
     Unavailable,
 };
+pub use trim::FragmentSpan;

@@ -86,60 +86,64 @@ impl TierReader {
         Ok(check(&self.core, &self.fragments, &entry).await)
     }
 
-    /// The first record below `upto` with this timestamp or a later one.
+    /// The first record of `[from, upto)` with this timestamp or a later one.
     ///
     /// # Errors
     /// [`FetchError`].
     pub async fn offset_for_timestamp(
         &self,
         timestamp_ms: i64,
+        from: Offset,
         upto: Offset,
     ) -> Result<Option<Stamped>, FetchError> {
-        let mut from = Offset::MIN;
+        let mut next = from;
         loop {
             // The maximum of an entry may belong to a record at or above `upto`: then the next one is asked.
             let entry = self.fragments.look(&self.core, |manifest| {
                 let found = manifest.chain().find(|entry| {
                     entry.max_timestamp_ms >= timestamp_ms
-                        && entry.first_offset >= from
+                        && entry.last_offset >= next
                         && entry.first_offset < upto
                 });
                 Some(found.cloned())
             });
             let Some(entry) = entry.await?.flatten() else { return Ok(None) };
             let batches = self.batches(&entry).await?;
-            if let Some(found) = first_at(&entry, &batches, timestamp_ms, upto)? {
+            if let Some(found) = first_at(&entry, &batches, timestamp_ms, (from, upto))? {
                 return Ok(Some(found));
             }
-            from = entry.next_offset();
+            next = entry.next_offset();
         }
     }
 
-    /// The record below `upto` with the largest timestamp, the first of them.
+    /// The record of `[from, upto)` with the largest timestamp, the first of them.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn max_timestamp(&self, upto: Offset) -> Result<Option<Stamped>, FetchError> {
-        let entry = self.fragments.look(&self.core, |manifest| {
-            let below = manifest.chain().take_while(|entry| entry.first_offset < upto);
+    pub async fn max_timestamp(
+        &self,
+        from: Offset,
+        upto: Offset,
+    ) -> Result<Option<Stamped>, FetchError> {
+        let entries = self.fragments.look(&self.core, |manifest| {
+            let within = |e: &&ManifestEntry| e.last_offset >= from && e.first_offset < upto;
+            let crosses = |e: &ManifestEntry| e.first_offset < from || e.last_offset >= upto;
+            let (crossing, whole): (Vec<_>, Vec<_>) =
+                manifest.chain().filter(within).cloned().partition(crosses);
             // `max_by_key` takes the last of equals, the first is wanted.
             let newest =
-                below.max_by_key(|e| (e.max_timestamp_ms, std::cmp::Reverse(e.first_offset)));
-            Some(newest.cloned())
+                |e: &ManifestEntry| (e.max_timestamp_ms, std::cmp::Reverse(e.first_offset));
+            let newest = whole.into_iter().max_by_key(newest);
+            Some(crossing.into_iter().chain(newest).collect::<Vec<_>>())
         });
-        let Some(entry) = entry.await?.flatten() else { return Ok(None) };
-        let batches = self.batches(&entry).await?;
-        let mut newest: Option<i64> = None;
-        for batch in Batches::new(&batches) {
-            let (header, _) = batch.map_err(|error| inconsistent(&entry, &error))?;
-            if header.base_offset < upto {
-                newest = newest.max(Some(header.max_timestamp));
-            }
+        let mut best: Option<Stamped> = None;
+        for entry in entries.await?.unwrap_or_default() {
+            let batches = self.batches(&entry).await?;
+            let found = highest_in(&entry, &batches, (from, upto))?;
+            let rank = |(offset, timestamp, _): &Stamped| (*timestamp, std::cmp::Reverse(*offset));
+            best = best.into_iter().chain(found).max_by_key(rank);
         }
-        match newest {
-            Some(newest) => first_at(&entry, &batches, newest, upto),
-            None => Ok(None),
-        }
+        Ok(best)
     }
 
     async fn entry(&self, offset: Offset) -> Result<ManifestEntry, FetchError> {
@@ -182,18 +186,19 @@ fn first_at(
     entry: &ManifestEntry,
     batches: &[u8],
     timestamp_ms: i64,
-    upto: Offset,
+    range: (Offset, Offset),
 ) -> Result<Option<Stamped>, FetchError> {
     for batch in Batches::new(batches) {
         let (header, bytes) = batch.map_err(|error| inconsistent(entry, &error))?;
-        if header.base_offset >= upto {
+        if header.base_offset >= range.1 {
             break;
         }
         if header.max_timestamp < timestamp_ms {
             continue;
         }
-        let found = first_in_batch(bytes, &header, timestamp_ms, upto)
-            .map_err(|error| inconsistent(entry, &error))?;
+        let stamps =
+            stamps_in(bytes, &header, range).map_err(|error| inconsistent(entry, &error))?;
+        let found = stamps.into_iter().find(|(_, timestamp, _)| *timestamp >= timestamp_ms);
         if found.is_some() {
             return Ok(found);
         }
@@ -201,23 +206,46 @@ fn first_at(
     Ok(None)
 }
 
-fn first_in_batch(
+fn highest_in(
+    entry: &ManifestEntry,
+    batches: &[u8],
+    range: (Offset, Offset),
+) -> Result<Option<Stamped>, FetchError> {
+    let mut best: Option<Stamped> = None;
+    for batch in Batches::new(batches) {
+        let (header, bytes) = batch.map_err(|error| inconsistent(entry, &error))?;
+        if header.base_offset >= range.1 {
+            break;
+        }
+        if best.is_some_and(|(_, timestamp, _)| timestamp >= header.max_timestamp) {
+            continue;
+        }
+        let stamps =
+            stamps_in(bytes, &header, range).map_err(|error| inconsistent(entry, &error))?;
+        for stamp in stamps {
+            if best.is_none_or(|(_, timestamp, _)| timestamp < stamp.1) {
+                best = Some(stamp);
+            }
+        }
+    }
+    Ok(best)
+}
+
+/// The records of a batch that lie in `[from, upto)`.
+fn stamps_in(
     batch: &[u8],
     header: &BatchHeader,
-    timestamp_ms: i64,
-    upto: Offset,
-) -> Result<Option<Stamped>, record::Error> {
+    (from, upto): (Offset, Offset),
+) -> Result<Vec<Stamped>, record::Error> {
     let plain = plain_records(batch, header)?;
+    let mut stamps = Vec::new();
     for record in Records::new(&plain, header) {
         let record = record?;
         let offset = header.base_offset + i64::from(record.offset_delta);
-        let timestamp = header.timestamp_of(record.timestamp_delta);
-        if offset >= upto {
-            break;
-        }
-        if timestamp >= timestamp_ms {
-            return Ok(Some((offset, timestamp, header.leader_epoch)));
+        if (from..upto).contains(&offset) {
+            let timestamp = header.timestamp_of(record.timestamp_delta);
+            stamps.push((offset, timestamp, header.leader_epoch));
         }
     }
-    Ok(None)
+    Ok(stamps)
 }

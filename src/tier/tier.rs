@@ -398,7 +398,7 @@ impl Tier {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fragments(&self, info: &TopicInfo, id: TopicPartition) -> Arc<Fragments> {
+    pub(super) fn fragments_of(&self, info: &TopicInfo, id: TopicPartition) -> Arc<Fragments> {
         let mut partitions = self.partitions();
         let partition = partitions.entry(id).or_insert_with(|| Partition {
             fragments: Arc::new(Fragments::new(id, self.core.secret(&info.record))),
@@ -418,7 +418,7 @@ impl Tier {
         ship_to: watch::Receiver<Offset>,
     ) -> ShipHandle {
         let id = local.id();
-        let fragments = self.fragments(&info, id);
+        let fragments = self.fragments_of(&info, id);
         let ended = CancellationToken::new();
         let shipping = Shipping { watermarks: watermarks.clone(), ended: ended.clone() };
         if let Some(partition) = self.partitions().get_mut(&id) {
@@ -438,7 +438,7 @@ impl Tier {
     /// Reads what is below the local start of a partition.
     #[must_use]
     pub fn reader(self: &Arc<Self>, topic: &TopicInfo, id: TopicPartition) -> Arc<TierReader> {
-        let fragments = self.fragments(topic, id);
+        let fragments = self.fragments_of(topic, id);
         Arc::new(TierReader::new(Arc::clone(&self.core), fragments))
     }
 

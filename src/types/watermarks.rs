@@ -35,6 +35,12 @@ impl Watermarks {
         }
     }
 
+    /// Whether an offset is in the log and no longer on local disk.
+    #[must_use]
+    pub fn is_cold(&self, offset: Offset) -> bool {
+        (self.log_start..self.local_start).contains(&offset)
+    }
+
     /// What does not hold of the order, if anything.
     #[must_use]
     pub fn broken_order(&self) -> Option<&'static str> {

@@ -116,10 +116,12 @@ fn options_of_later_versions_are_refused_by_name_with_the_cure() {
 }
 
 #[test]
-fn an_option_without_effect_says_so() {
-    let config = run("-local-log-limit 5GiB", &[]);
-    let says = |notice: &String| notice.starts_with("local-log-limit (flag) has no effect");
-    assert!(config.notices.iter().any(says));
+fn the_local_log_has_a_limit_only_where_one_is_given() {
+    assert_eq!(run("", &[]).local_log_limit_bytes, None);
+    assert_eq!(run("-local-log-limit 5GiB", &[]).local_log_limit_bytes, Some(5 << 30));
+    let (code, text) = refused("-local-log-limit 1023MiB");
+    assert_eq!(code, 64);
+    assert!(text.contains("at least 1024 MiB"), "{text}");
 }
 
 #[test]

@@ -647,14 +647,24 @@ async fn records_are_found_by_their_time() {
         all.extend((0..i64::from(header.record_count)).map(stamp));
     }
     for (offset, timestamp, epoch) in &all {
-        let found = reader.offset_for_timestamp(*timestamp, disk.end()).await.unwrap();
+        let found = reader.offset_for_timestamp(*timestamp, 0, disk.end()).await.unwrap();
         assert_eq!(found, Some((*offset, *timestamp, *epoch)));
     }
     let last = *all.last().unwrap();
-    assert_eq!(reader.offset_for_timestamp(last.1 + 1, disk.end()).await.unwrap(), None);
-    assert_eq!(reader.offset_for_timestamp(0, disk.end()).await.unwrap(), Some(all[0]));
-    assert_eq!(reader.max_timestamp(disk.end()).await.unwrap(), Some(last));
-    assert_eq!(reader.max_timestamp(1).await.unwrap(), None);
+    assert_eq!(reader.offset_for_timestamp(last.1 + 1, 0, disk.end()).await.unwrap(), None);
+    assert_eq!(reader.offset_for_timestamp(0, 0, disk.end()).await.unwrap(), Some(all[0]));
+    assert_eq!(reader.max_timestamp(0, disk.end()).await.unwrap(), Some(last));
+    assert_eq!(reader.max_timestamp(0, 1).await.unwrap(), None);
+    // Bounds within a fragment, and within a batch.
+    for from in 0..all.len() {
+        for upto in from + 1..=all.len() {
+            let (range, upto) = (&all[from..upto], all[upto - 1].0 + 1);
+            let found = reader.offset_for_timestamp(0, range[0].0, upto).await.unwrap();
+            assert_eq!(found, Some(range[0]));
+            let found = reader.max_timestamp(range[0].0, upto).await.unwrap();
+            assert_eq!(found, range.last().copied());
+        }
+    }
 }
 
 #[tokio::test]
