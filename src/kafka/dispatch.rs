@@ -217,7 +217,7 @@ const fn entry<A: Api>() -> Entry {
 }
 
 /// Every API served. Unknown ones are not stubbed: clients take an advertised API as a promise.
-pub(super) static TABLE: [Entry; 10] = [
+pub(super) static TABLE: [Entry; 11] = [
     entry::<api::Produce>(),
     entry::<api::Fetch>(),
     entry::<api::ListOffsets>(),
@@ -226,6 +226,7 @@ pub(super) static TABLE: [Entry; 10] = [
     entry::<api::ApiVersions>(),
     entry::<api::CreateTopics>(),
     entry::<api::DeleteTopics>(),
+    entry::<api::DeleteRecords>(),
     entry::<api::InitProducerId>(),
     entry::<api::OffsetForLeaderEpoch>(),
 ];

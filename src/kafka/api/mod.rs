@@ -7,6 +7,7 @@
 
 mod api_versions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod fetch;
 mod find_coordinator;
@@ -19,6 +20,7 @@ mod shared;
 
 pub(super) use api_versions::{ApiVersions, refuse_unknown_api_versions};
 pub(super) use create_topics::CreateTopics;
+pub(super) use delete_records::DeleteRecords;
 pub(super) use delete_topics::DeleteTopics;
 pub(super) use fetch::Fetch;
 pub(super) use find_coordinator::FindCoordinator;

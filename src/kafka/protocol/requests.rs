@@ -5,6 +5,9 @@
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -20,7 +23,7 @@ use super::schema::Kind::{Bytes, String, Struct};
 use super::schema::{BOOL, INT8, INT16, INT32, INT64, Request, UUID, array, field};
 
 /// Every request that is served, by API key.
-pub(super) static REQUESTS: [Request; 10] = [
+pub(super) static REQUESTS: [Request; 11] = [
     PRODUCE,
     FETCH,
     LIST_OFFSETS,
@@ -29,6 +32,7 @@ pub(super) static REQUESTS: [Request; 10] = [
     API_VERSIONS,
     CREATE_TOPICS,
     DELETE_TOPICS,
+    DELETE_RECORDS,
     INIT_PRODUCER_ID,
     OFFSET_FOR_LEADER_EPOCH,
 ];
@@ -219,6 +223,28 @@ const DELETE_TOPICS: Request = Request {
         )
         .since(6),
         field("topic_names", array::<TopicName>(&String)).until(5),
+        field("timeout_ms", INT32),
+    ],
+};
+
+const DELETE_RECORDS: Request = Request {
+    key: 21,
+    versions: 0..=2,
+    flexible_since: 2,
+    fields: &[
+        field(
+            "topics",
+            array::<DeleteRecordsTopic>(&Struct(&[
+                field("name", String),
+                field(
+                    "partitions",
+                    array::<DeleteRecordsPartition>(&Struct(&[
+                        field("partition_index", INT32),
+                        field("offset", INT64),
+                    ])),
+                ),
+            ])),
+        ),
         field("timeout_ms", INT32),
     ],
 };

@@ -7,6 +7,9 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{
     FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
@@ -18,9 +21,9 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, RequestHeader,
+    ApiKey, ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
+    MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest, RequestHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
@@ -277,6 +280,22 @@ fn delete_topics(d: &mut Dice, v: i16) -> DeleteTopicsRequest {
     })
 }
 
+fn delete_records(d: &mut Dice, v: i16) -> DeleteRecordsRequest {
+    message!(DeleteRecordsRequest {
+        topics: d.many(|d| message!(DeleteRecordsTopic {
+            name: d.text().into(),
+            partitions: d.many(|d| message!(DeleteRecordsPartition {
+                partition_index: d.i32(),
+                offset: d.i64(),
+                unknown_tagged_fields: d.tags(v, 2),
+            })),
+            unknown_tagged_fields: d.tags(v, 2),
+        })),
+        timeout_ms: d.i32(),
+        unknown_tagged_fields: d.tags(v, 2),
+    })
+}
+
 fn init_producer_id(d: &mut Dice, v: i16) -> InitProducerIdRequest {
     message!(InitProducerIdRequest {
         transactional_id: d.maybe(|d| d.text().into()),
@@ -316,6 +335,7 @@ macro_rules! with_request {
             ApiKey::ApiVersions => $do!(api_versions, ApiVersionsRequest),
             ApiKey::CreateTopics => $do!(create_topics, CreateTopicsRequest),
             ApiKey::DeleteTopics => $do!(delete_topics, DeleteTopicsRequest),
+            ApiKey::DeleteRecords => $do!(delete_records, DeleteRecordsRequest),
             ApiKey::InitProducerId => $do!(init_producer_id, InitProducerIdRequest),
             ApiKey::OffsetForLeaderEpoch => {
                 $do!(offset_for_leader_epoch, OffsetForLeaderEpochRequest)
@@ -515,6 +535,7 @@ fn the_table_covers_what_is_served() {
         (ApiKey::ApiVersions, 0..=4),
         (ApiKey::CreateTopics, 2..=7),
         (ApiKey::DeleteTopics, 1..=6),
+        (ApiKey::DeleteRecords, 0..=2),
         (ApiKey::InitProducerId, 0..=5),
         (ApiKey::OffsetForLeaderEpoch, 2..=4),
     ] {
