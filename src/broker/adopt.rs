@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::broker::Adopted;
-use super::catalogue::{Catalogue, EpochStart, PartitionState, Run, TopicState};
+use super::catalogue::{Catalogue, EpochStart, PartitionState, Run, TopicState, trim_epochs};
 use super::shipping::{hex, stored_head};
 use super::topic_config::ships;
 use crate::tier::{Recovered, RecoveredPartition, RecoveredTopic};
@@ -66,17 +66,16 @@ fn topic(recovered: RecoveredTopic) -> TopicState {
 
 /// Nothing is on local disk: the local log begins where the shipped one ends.
 fn partition(recovered: RecoveredPartition, ships: bool) -> PartitionState {
+    let start = |(epoch, first_offset)| EpochStart { epoch, first_offset };
+    let mut epochs = recovered.epochs.into_iter().map(start).collect();
+    trim_epochs(&mut epochs, recovered.log_start);
     PartitionState {
         log_start: recovered.log_start,
         local_start: recovered.shipped,
         log_end: recovered.shipped,
         epoch: recovered.epoch,
         start_number: 0,
-        epochs: recovered
-            .epochs
-            .into_iter()
-            .map(|(epoch, first_offset)| EpochStart { epoch, first_offset })
-            .collect(),
+        epochs,
         producers: recovered.producers,
         runs: recovered
             .runs

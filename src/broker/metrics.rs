@@ -128,8 +128,8 @@ impl Metrics {
 
     pub(super) fn mended(&self) {
         self.mended_ranges.inc();
-        );
-        registry.register(
+    }
+
     pub(super) fn deleted(&self, reason: Reason, segments: usize, bytes: u64) {
         self.deleted_segments.get_or_create(&Deletion { reason }).inc_by(segments as u64);
         self.deleted_bytes.get_or_create(&Deletion { reason }).inc_by(bytes);

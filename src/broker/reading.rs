@@ -13,7 +13,7 @@ use super::partition::{Partition, blocking};
 pub use crate::log::Range as FileRange;
 use crate::log::{self, Reader, Within};
 use crate::record::{BatchHeader, Batches};
-use crate::types::{Offset, in_words};
+use crate::types::{Offset, Watermarks, in_words};
 
 /// Below this a copy costs no more than sending from the file: 0.6 s of CPU time per GB either way in pieces of 4 KiB,
 /// half as much without the copy in pieces of 64 KiB.
@@ -200,7 +200,7 @@ impl Partition {
             return Ok(cold(Bytes::new()));
         }
         if from < marks.local_start {
-            return self.cold()?.read(from, marks.local_start, max_bytes).await.map(cold);
+            return self.read_cold(from, marks.local_start, max_bytes).await.map(cold);
         }
         let reader = self.reader();
         let result = blocking(move || local(reader, marks.high_watermark)).await?;
@@ -220,9 +220,24 @@ impl Partition {
             // Local segments were deleted between the look at the watermarks and the read.
             Err(log::Error::OutOfRange { .. }) if self.watermarks().is_cold(from) => {
                 let upto = self.watermarks().local_start;
-                self.cold()?.read(from, upto, max_bytes).await.map(cold)
+                self.read_cold(from, upto, max_bytes).await.map(cold)
             }
             other => other.map_err(ReadError::from),
+        }
+    }
+
+    async fn read_cold(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+    ) -> Result<Bytes, ReadError> {
+        let read = self.cold()?.read(from, upto, max_bytes).await;
+        let Watermarks { log_start: start, high_watermark: end, .. } = self.watermarks();
+        match read {
+            // Deleted while it was fetched.
+            Err(_) if from < start => Err(ReadError::OutOfRange { requested: from, start, end }),
+            read => read,
         }
     }
 }
@@ -239,6 +254,7 @@ mod tests {
     use super::*;
     use crate::broker::catalogue::{FragmentHead, PartitionState};
     use crate::broker::committer::Committer;
+    use crate::broker::local_log::LocalLog;
     use crate::broker::partition::{ColdReader, Parts, TimestampedOffset};
     use crate::broker::{Metrics, TopicOptions};
     use crate::disk::{Disk as _, FileDisk, OpenMode};
@@ -269,14 +285,14 @@ mod tests {
         fn offset_for_timestamp(
             self: Arc<Self>,
             _timestamp_ms: i64,
-            _upto: Offset,
+            _range: (Offset, Offset),
         ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>> {
             unreachable!("no time is asked for")
         }
 
         fn max_timestamp(
             self: Arc<Self>,
-            _upto: Offset,
+            _range: (Offset, Offset),
         ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>> {
             unreachable!("no time is asked for")
         }
@@ -321,11 +337,13 @@ mod tests {
             hash: String::new(),
             public_hash: String::new(),
         });
+        let metrics = Metrics::new(registry);
         let parts = Parts {
             topic: TopicName::new("t").unwrap(),
             options: Arc::new(RwLock::new(Arc::new(options()))),
             committer: Committer::new(1 << 20),
-            metrics: Metrics::new(registry),
+            local_log: Arc::new(LocalLog::new(1 << 40, 0, 0, metrics.clone())),
+            metrics,
         };
         let partition = Partition::new(id, &state, 1, open(COUNT), parts);
         let servers = Servers(batches);

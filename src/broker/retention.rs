@@ -21,6 +21,7 @@
 //!   which were there at the start is taken to be the start, of fragments it is known.
 //! * Local retention keeps what became complete a short while ago, for shard servers that sync once a second may lose that
 //!   together. Where the local log has taken half of its limit this is not looked at.
+//! * What lies below the log start of a topic that ships leaves the shard servers at the next interval.
 //! * A topic that is compacted keeps its local segments until then: compaction works on them.
 //!
 //! The one timer is the interval; while the local log is below its share nothing else wakes up.
@@ -38,6 +39,7 @@ use super::error::DeleteRecordsError;
 use super::local_log::LocalLogUse;
 use super::metrics::Reason;
 use super::partition::Partition;
+use super::shipping::Shipped;
 use super::topics::Topic;
 use crate::log::SegmentInfo;
 use crate::log::retention::{Breach, Cut, Piece, cuts};
@@ -242,7 +244,29 @@ impl Broker {
         if options.ships && !options.compacts {
             self.enforce_locally(topic, partition, now_ms).await?;
         }
+        // Nothing was ever deleted of a vdisk that keeps all, and its servers need not be asked.
+        if options.ships
+            && (!options.vdisk || options.vdisk_deletable || !options.retention.keeps_all())
+        {
+            self.trim(topic, partition).await;
+        }
         Ok(())
+    }
+
+    /// Removes from the shard servers what lies below the log start.
+    async fn trim(&self, topic: &Topic, partition: &Arc<Partition>) {
+        let (Some(tier), marks) = (&self.tier, partition.watermarks()) else { return };
+        let local = Arc::new(Shipped(Arc::clone(partition)));
+        match tier.trim(&topic.info(), local, marks.log_start).await {
+            Ok(0) => {}
+            Ok(fragments) => {
+                tracing::info!(topic = %topic.name(), fragments, "deleted records are gone from the shard servers");
+            }
+            Err(error) => {
+                let why = in_words(&error);
+                tracing::info!(topic = %topic.name(), why, "deleted records stay on the shard servers until those answer");
+            }
+        }
     }
 
     async fn enforce_on_segments(
@@ -470,5 +494,7 @@ async fn complete_upto(
     })
 }
 
+#[cfg(test)]
+mod shipping_tests;
 #[cfg(test)]
 mod tests;

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FetchResponse,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    ProduceRequest, RequestHeader, ResponseHeader,
+    ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    FetchRequest, FetchResponse, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
+    MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use prometheus_client::registry::Registry;
@@ -757,6 +760,41 @@ async fn topics_are_created_and_deleted_one_by_one() {
     assert!(deleted.responses.iter().all(|topic| topic.error_code == 42), "by name and by id");
     let once = DeleteTopicsRequest::default().with_topic_names(vec![words("a").into()]);
     assert_eq!(client.call(5, &once).await.responses[0].error_code, 0);
+}
+
+#[tokio::test]
+async fn deleted_records_are_out_of_range_in_every_version() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create("t", 1).await;
+    for _ in 0..8 {
+        client.call(9, &produce(-1, &[("t", 0, batch(&["a"]))])).await;
+    }
+    let delete = |parts: &[(i32, i64)]| {
+        let part = |(index, offset): &(i32, i64)| {
+            DeleteRecordsPartition::default().with_partition_index(*index).with_offset(*offset)
+        };
+        let topic = DeleteRecordsTopic::default()
+            .with_name(words("t").into())
+            .with_partitions(parts.iter().map(part).collect());
+        let none = DeleteRecordsTopic::default()
+            .with_name(words("none").into())
+            .with_partitions(vec![DeleteRecordsPartition::default()]);
+        DeleteRecordsRequest::default().with_topics(vec![topic, none]).with_timeout_ms(1000)
+    };
+    for (version, before) in [(0, 2), (1, 4), (2, 6)] {
+        let request = delete(&[(0, before), (0, 9), (0, -2), (1, 0)]);
+        let deleted = client.call(version, &request).await;
+        let parts = deleted.topics.iter().flat_map(|topic| &topic.partitions);
+        let answers: Vec<_> = parts.map(|it| (it.error_code, it.low_watermark)).collect();
+        assert_eq!(answers, [(0, before), (1, -1), (1, -1), (3, -1), (3, -1)]);
+        assert_eq!(errors(&client.call(12, &fetch("t", &[(0, before - 1)])).await), [1]);
+        let fetched = client.call(12, &fetch("t", &[(0, before)])).await;
+        assert_eq!(fetched.responses[0].partitions[0].log_start_offset, before);
+        assert_eq!(offsets(&fetched)[0].first(), Some(&before));
+    }
+    let all = client.call(2, &delete(&[(0, -1)])).await;
+    assert_eq!(all.topics[0].partitions[0].low_watermark, 8);
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ mod tests {
         let mut log = testing::open(&FileDisk, &dir, 0, END);
         let reader = log.reader();
         let next = log.segments()[1].base_offset;
-        log.delete_below(next).unwrap();
+        log.detach_below(next).unwrap().unlink().unwrap();
         assert!(!reader.mend(2, &model.0[1].bytes).unwrap());
         assert!(!FileDisk.exists(&first_file(&dir)));
     }

@@ -96,6 +96,8 @@ pub(super) struct Fragments {
     /// What opens them, or why they cannot be opened.
     pub secret: Result<TopicSecret, String>,
     known: Mutex<Option<Known>>,
+    /// Deleted fragments below it have no shards left, as far as this process saw to it.
+    swept: Mutex<Offset>,
     /// One reads the servers, the others wait.
     loading: Semaphore,
 }
@@ -115,7 +117,13 @@ impl std::fmt::Debug for Fragments {
 
 impl Fragments {
     pub fn new(id: TopicPartition, secret: Result<TopicSecret, String>) -> Self {
-        Self { id, secret, known: Mutex::new(None), loading: Semaphore::new(1) }
+        Self {
+            id,
+            secret,
+            known: Mutex::new(None),
+            swept: Mutex::new(Offset::MIN),
+            loading: Semaphore::new(1),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Known>> {
@@ -200,6 +208,16 @@ impl Fragments {
             }
             found => Ok(found),
         }
+    }
+
+    /// Up to where the shards of deleted fragments are known to be gone.
+    pub fn swept(&self) -> Offset {
+        *self.swept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shards of all deleted fragments below `offset` are gone.
+    pub fn swept_upto(&self, offset: Offset) {
+        *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = offset;
     }
 
     /// The entry of the fragment that holds `offset`, where it is known already.

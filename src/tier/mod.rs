@@ -96,6 +96,8 @@
 //! * A partition with nothing to ship waits on its watermarks and is not claimed.
 //! * A topic's mark of deletion is final. It is put again until W servers have it (`deletions`); until then the broker
 //!   remembers it.
+//! * Records are deleted by whole fragments: entry marked, shards removed, the marked entry stays (`trim`). A rebuild begins
+//!   behind what is marked.
 //! * Whoever waits for servers says so (`waiting`): one warning, the status, and a line when it goes on.
 //!
 //! Everything that counts as shipped has its entry on n servers. So N - n + 1 + m servers that answer, of which up to m
@@ -107,7 +109,7 @@
 //! In the order of the bytes: [`aggregation`], `body`, [`erasure`], [`encryption`], `header`, `fragment`, [`placement`],
 //! `records` (stored forms), [`manifest`] (the catalogue), [`names`] (keys on the servers), all of them pure: no IO, no
 //! clock, randomness as an argument. Then [`store`] (one shard server), `servers` (all of them), `shipper`, `completer`,
-//! `reader`, `rebuild`, `deletions`, [`Tier`]. Which test catches which change of the order of steps: the table in
+//! `reader`, `rebuild`, `deletions`, `trim`, [`Tier`]. Which test catches which change of the order of steps: the table in
 //! `tier/promises.rs`.
 
 pub mod aggregation;

@@ -9,7 +9,7 @@ use super::catalogue::{Fragments, Listing};
 use super::error::RecordError;
 use super::fetcher::FetchError;
 use super::local::{Head, Run};
-use super::records::{ManifestEntry, TopicRecord};
+use super::records::{EntryState, ManifestEntry, TopicRecord};
 use super::shipper::{fold, until_fetched};
 use super::tier::{Core, OpenError};
 use super::waiting::{LISTING, Progress, Waiting};
@@ -184,7 +184,7 @@ async fn partition_of(
     let mut lost = gaps(&chain, &beyond);
     let (producers, _, unreadable) = fold(core, &fragments, &chain, Some(progress)).await;
     lost.extend(unreadable.iter().filter_map(range));
-    if let Some(last) = newest {
+    if let Some(last) = newest.filter(|last| last.state != EntryState::Deleting) {
         let opened = until_fetched(core, &fragments, last, Some(progress)).await;
         lost.extend(opened.err().as_ref().and_then(range));
     }
@@ -193,6 +193,9 @@ async fn partition_of(
     let first_offset = i64::from(is_vdisk(record));
     let log_start = chain.first().map_or(first_offset, |entry| entry.first_offset);
     let shipped = newest.map_or(log_start, ManifestEntry::next_offset);
+    // What is being deleted is no part of the log, whether its shards are gone or not.
+    let deleted = chain.iter().take_while(|entry| entry.state == EntryState::Deleting).last();
+    let log_start = deleted.map_or(log_start, ManifestEntry::next_offset);
     let highest_epoch = listing.highest_epoch();
     let run = |run: super::manifest::Run| Run {
         first_offset: run.first_offset,

@@ -221,6 +221,9 @@ impl ShardStore for TestStore {
     fn heads(&self, partition: TopicPartition) -> Reply<'_, Vec<StoredHead>> {
         self.pass(move |store| store.heads(partition))
     }
+    fn remove_shard(&self, name: ShardName) -> Reply<'_, ()> {
+        self.pass(move |store| store.remove_shard(name))
+    }
     fn remove_partition(&self, partition: TopicPartition, generations: u32) -> Reply<'_, ()> {
         self.pass(move |store| store.remove_partition(partition, generations))
     }

@@ -604,7 +604,8 @@ pub(super) async fn fold(
     let mut producers = Producers::default();
     let mut lost = Vec::new();
     // A trailer names producers only where a batch has one, or all.
-    for entry in named.iter().filter(|entry| entry.full || entry.highest_producer_id >= 0) {
+    let there = named.iter().filter(|entry| entry.state != EntryState::Deleting);
+    for entry in there.filter(|entry| entry.full || entry.highest_producer_id >= 0) {
         match until_fetched(core, fragments, entry, progress).await {
             Ok(opened) => producers.fold(&opened.trailer, entry.full),
             Err(error) => lost.push(error),

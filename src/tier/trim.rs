@@ -1,11 +1,26 @@
-//! The front of a partition's fragments: what they take, for who decides how much of it stays.
+//! The front of a partition's fragments: what they take, for who decides how much of it stays, and its removal.
+//!
+//! ```text
+//!   log start durable here -> entry "deleting" on all its servers -> its shards removed
+//! ```
+//!
+//! The mark is what counts: a rebuild begins the log behind what is marked, whether its shards are gone or not, and nobody
+//! reads them. It is put under the fence, so that a broker which lost the partition marks nothing. Entries stay: the chain of
+//! hashes goes through them, and their numbers are never used again. Whole fragments go; one that holds the log start stays,
+//! and a rebuild begins with it.
 
 use std::sync::Arc;
 
-use super::fetcher::FetchError;
-use super::records::ManifestEntry;
-use super::tier::{Tier, TopicInfo};
-use crate::types::{Offset, TopicPartition};
+use bytes::Bytes;
+
+use super::catalogue::Fragments;
+use super::fetcher::{FetchError, shard_name};
+use super::local::Local;
+use super::put;
+use super::records::{EntryState, ManifestEntry};
+use super::store::StoreError;
+use super::tier::{Core, Tier, TopicInfo};
+use crate::types::{Offset, TopicPartition, in_words};
 
 /// A stored fragment, as retention sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +47,7 @@ impl From<&ManifestEntry> for FragmentSpan {
 }
 
 impl Tier {
-    /// The fragments of a partition in order.
+    /// The fragments of a partition in order, without those that are being deleted.
     ///
     /// # Errors
     /// [`FetchError::Unavailable`] where they are not known and too few shard servers answer.
@@ -45,9 +60,85 @@ impl Tier {
         id: TopicPartition,
     ) -> Result<Vec<FragmentSpan>, FetchError> {
         let fragments = self.fragments_of(topic, id);
-        let spans = fragments
-            .look(&self.core, |manifest| Some(manifest.chain().map(FragmentSpan::from).collect()))
-            .await?;
-        Ok(spans.unwrap_or_default())
+        let there = fragments.look(&self.core, |manifest| {
+            let there = manifest.chain().filter(|entry| entry.state != EntryState::Deleting);
+            Some(there.map(FragmentSpan::from).collect())
+        });
+        Ok(there.await?.unwrap_or_default())
     }
+
+    /// Removes the fragments that lie wholly below `log_start`, which is durable here. What servers that are away keep is
+    /// removed by a later call, as is everything behind it. Returns how many fragments went.
+    ///
+    /// # Errors
+    /// [`FetchError::Unavailable`] where the fragments are not known and too few shard servers answer.
+    ///
+    /// # Cancel safety
+    /// A later call goes on.
+    pub async fn trim(
+        self: &Arc<Self>,
+        topic: &TopicInfo,
+        local: Arc<dyn Local>,
+        log_start: Offset,
+    ) -> Result<usize, FetchError> {
+        let fragments = self.fragments_of(topic, local.id());
+        let swept = fragments.swept();
+        if swept >= log_start {
+            return Ok(0);
+        }
+        let below = fragments.look(&self.core, |manifest| {
+            let below = manifest.chain().take_while(|entry| entry.next_offset() <= log_start);
+            Some(below.filter(|entry| entry.next_offset() > swept).cloned().collect::<Vec<_>>())
+        });
+        let mut removed = 0;
+        for entry in below.await?.unwrap_or_default() {
+            let end = entry.next_offset();
+            if let Err(error) = remove(&self.core, &fragments, &local, entry).await {
+                let why = in_words(&error);
+                tracing::info!(partition = %local.id(), upto = end, why, "a deleted fragment waits for its shard servers");
+                return Ok(removed);
+            }
+            fragments.swept_upto(end);
+            removed += 1;
+        }
+        fragments.swept_upto(log_start);
+        Ok(removed)
+    }
+}
+
+async fn remove(
+    core: &Arc<Core>,
+    fragments: &Arc<Fragments>,
+    local: &Arc<dyn Local>,
+    entry: ManifestEntry,
+) -> Result<(), StoreError> {
+    let id = fragments.id;
+    let refused = |reason: String| StoreError::Refused { server: String::new(), reason };
+    let mut places = Vec::with_capacity(entry.shards());
+    for name in &entry.servers {
+        let place = core.servers.by_name(name);
+        places.push(place.ok_or_else(|| refused(format!("{name} is not configured any more")))?);
+    }
+    let entry = if entry.state == EntryState::Deleting {
+        entry
+    } else {
+        let revision = entry.revision.saturating_add(1);
+        let marked = ManifestEntry { state: EntryState::Deleting, revision, ..entry };
+        let bytes = marked.encode(id, &core.config.keys);
+        let bytes = Bytes::from(bytes.map_err(|error| refused(in_words(&error)))?);
+        let writer = put::writer(core, &**local);
+        for place in &places {
+            let put = core.servers.call(*place, |store| {
+                store.put_entry(id, writer, marked.number, bytes.clone(), None)
+            });
+            put.await?;
+        }
+        fragments.insert(marked.clone());
+        marked
+    };
+    for (index, place) in places.into_iter().enumerate() {
+        let name = shard_name(fragments, &entry, index);
+        core.servers.call(place, |store| store.remove_shard(name)).await?;
+    }
+    Ok(())
 }

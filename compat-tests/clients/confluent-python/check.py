@@ -108,6 +108,26 @@ def topics_are_created_and_deleted():
     assert ends == (0, 0), ends
 
 
+def records_are_deleted_up_to_an_offset():
+    name = "python-deleted"
+    create(name, num_partitions=1)
+    send(name, [{"value": str(i)} for i in range(10)])
+
+    def delete(offset):
+        wanted = TopicPartition(name, 0, offset)
+        [done] = admin.delete_records([wanted]).values()
+        return done.result(30).low_watermark
+
+    assert delete(4) == 4
+    assert consumer().get_watermark_offsets(TopicPartition(name, 0), timeout=30) == (4, 10)
+    assert [m.value() for m in read(name, 4, 6)] == [str(i).encode() for i in range(4, 10)]
+    raises(KafkaError.OFFSET_OUT_OF_RANGE, lambda: delete(11))
+    raises(KafkaError._AUTO_OFFSET_RESET, lambda: read(name, 3, 1))
+    # Everything.
+    assert delete(-1) == 10
+    assert send(name, [{"value": b"x"}])[0].offset() == 10
+
+
 def an_idempotent_producer_is_answered_in_order():
     messages = (
         {"key": f"key-{i}", "value": f"value-{i}", "headers": [("number", str(i).encode())]}
@@ -208,6 +228,7 @@ def every_level_of_acknowledgement_works():
 
 for step in (
     topics_are_created_and_deleted,
+    records_are_deleted_up_to_an_offset,
     an_idempotent_producer_is_answered_in_order,
     records_are_read_from_an_offset,
     each_codec_is_stored_as_sent,

@@ -25,6 +25,7 @@ pub async fn run(store: Store) {
     many_entries_are_all_listed(&store).await;
     concurrent_puts_of_one_name_have_one_winner(&store).await;
     values_beyond_their_bound_are_refused(&store).await;
+    a_removed_shard_is_gone_and_the_others_stay(&store).await;
     a_removed_partition_leaves_nothing_and_others_stay(&store).await;
 }
 
@@ -240,6 +241,24 @@ async fn values_beyond_their_bound_are_refused(store: &Store) {
         assert!(matches!(result, Err(StoreError::TooLarge { .. })), "{result:?}");
     }
     assert_eq!(store.fence(p).await.unwrap(), None);
+}
+
+async fn a_removed_shard_is_gone_and_the_others_stay(store: &Store) {
+    let p = fresh_partition();
+    let bytes = Bytes::from_static(b"x");
+    // There may be none, nor a partition.
+    store.remove_shard(shard(p, 1, 0)).await.unwrap();
+    for (number, index) in [(1, 0), (1, 1), (5000, 0)] {
+        store.put_shard(shard(p, number, index), writer(1, 1), bytes.clone()).await.unwrap();
+    }
+    for _ in 0..2 {
+        store.remove_shard(shard(p, 1, 0)).await.unwrap();
+        assert_eq!(store.get_shard(shard(p, 1, 0)).await.unwrap(), None);
+    }
+    for (number, index) in [(1, 1), (5000, 0)] {
+        let kept = store.get_shard(shard(p, number, index)).await.unwrap();
+        assert_eq!(kept, Some(bytes.clone()));
+    }
 }
 
 async fn a_removed_partition_leaves_nothing_and_others_stay(store: &Store) {

@@ -172,6 +172,10 @@ impl ShardStore for FaultyStore {
         self.pass("heads", move |store| store.heads(partition))
     }
 
+    fn remove_shard(&self, name: ShardName) -> Reply<'_, ()> {
+        self.pass("remove shard", move |store| store.remove_shard(name))
+    }
+
     fn remove_partition(&self, partition: TopicPartition, generations: u32) -> Reply<'_, ()> {
         self.pass("remove partition", move |store| store.remove_partition(partition, generations))
     }

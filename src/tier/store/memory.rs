@@ -183,6 +183,15 @@ impl ShardStore for MemoryStore {
         now(Ok(state.partitions.get(&name.partition).and_then(|p| p.shards.get(&name)).cloned()))
     }
 
+    fn remove_shard(&self, name: ShardName) -> Reply<'_, ()> {
+        let mut state = self.state();
+        let partition = state.partitions.get_mut(&name.partition);
+        if let Some(removed) = partition.and_then(|partition| partition.shards.remove(&name)) {
+            state.shard_bytes -= removed.len() as u64;
+        }
+        now(Ok(()))
+    }
+
     fn put_entry(
         &self,
         partition: TopicPartition,

@@ -90,6 +90,10 @@ impl ShardStore for ReadOnlyStore {
         self.0.heads(partition)
     }
 
+    fn remove_shard(&self, _: ShardName) -> Reply<'_, ()> {
+        self.refuse()
+    }
+
     fn remove_partition(&self, _: TopicPartition, _: u32) -> Reply<'_, ()> {
         self.refuse()
     }

@@ -213,6 +213,9 @@ pub trait ShardStore: Send + Sync + fmt::Debug {
     /// The shard's bytes as stored, if there are any.
     fn get_shard(&self, name: ShardName) -> Reply<'_, Option<Bytes>>;
 
+    /// Removes a shard, if there is one. Its entry says before that it goes, which is where the fence is checked.
+    fn remove_shard(&self, name: ShardName) -> Reply<'_, ()>;
+
     /// Stores a manifest entry in place of an older one of the same number, and with it a head record, which is taken
     /// when its number is above the newest head's. Both at most
     /// [`TIER_RECORD_BYTES`](crate::types::limits::TIER_RECORD_BYTES).

@@ -347,6 +347,18 @@ impl Directory {
         body(manifest.as_mut().expect("it was opened above"))
     }
 
+    /// The directory is not synced: a shard that is back after a power cut has an entry that says that it goes.
+    pub fn remove_shard(&self, name: ShardName) -> Result<(), StoreError> {
+        let partition = self.partition(name.partition)?;
+        self.writable()?;
+        let Some(bucket) = self.bucket(&partition, name.number, false)? else { return Ok(()) };
+        let path = bucket.dir.join(file_name(name));
+        match self.disk.remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|error| self.io(&path, error)),
+        }
+    }
+
     pub fn remove_partition(&self, id: TopicPartition) -> Result<(), StoreError> {
         let partition = self.partition(id)?;
         self.writable()?;

@@ -124,6 +124,10 @@ impl ShardStore for DirectoryStore {
         self.call(move |directory| directory.heads(partition))
     }
 
+    fn remove_shard(&self, name: ShardName) -> Reply<'_, ()> {
+        self.call(move |directory| directory.remove_shard(name))
+    }
+
     fn remove_partition(&self, partition: TopicPartition, _generations: u32) -> Reply<'_, ()> {
         self.call(move |directory| directory.remove_partition(partition))
     }

@@ -386,6 +386,15 @@ impl ShardStore for RedisStore {
         self.read_heads(partition).boxed()
     }
 
+    fn remove_shard(&self, name: ShardName) -> Reply<'_, ()> {
+        async move {
+            let name = name.to_string();
+            let _removed: i64 = self.command("UNLINK", cmd("UNLINK").arg(name)).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn remove_partition(&self, partition: TopicPartition, generations: u32) -> Reply<'_, ()> {
         self.remove(partition, generations).boxed()
     }
