@@ -24,7 +24,7 @@ use super::committer::{Then, Work};
 use super::partition::Partition;
 use crate::record::BatchHeader;
 use crate::task;
-use crate::types::{CommitNumber, TopicPartition};
+use crate::types::{CommitNumber, TopicPartition, in_words};
 
 /// Commits that may wait here. Their memory is that of requests which are not answered; more would only let the commit
 /// log run ahead of the segments.
@@ -214,7 +214,7 @@ impl State {
             task::die(70, &error.to_string());
         }
         if let Err(error) = partition.write_committed(batch, commit, now_ms) {
-            task::die(74, &format!("partition {id} cannot be written: {error}"));
+            task::die(74, &format!("partition {id} cannot be written: {}", in_words(&error)));
         }
         self.dirty.entry(id).or_insert(partition);
     }

@@ -6,7 +6,6 @@
 //! log ends the process without an answer. A spare file for the commit log that cannot be made does not.
 
 use std::collections::VecDeque;
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,7 +23,7 @@ use super::partition::Partition;
 use crate::clock;
 use crate::disk::Disk;
 use crate::task;
-use crate::types::{CommitNumber, TopicId, TopicPartition, limits};
+use crate::types::{CommitNumber, TopicId, TopicPartition, in_words, limits};
 use crate::wal::{Entry, Spare, Wal};
 
 /// Kinds of commit log entries. A kind is never given another meaning.
@@ -351,7 +350,9 @@ impl Thread {
                 self.owned.local_log.commit_log_is(self.owned.wal.disk_bytes());
                 self.checkpointed_bytes = self.checkpointed_bytes.saturating_sub(freed);
             }
-            Err(error) => task::die(74, &format!("cannot free the commit log: {error}")),
+            Err(error) => {
+                task::die(74, &format!("cannot free the commit log: {}", in_words(&error)))
+            }
         }
     }
 
@@ -390,9 +391,10 @@ impl Thread {
                 self.owned.local_log.commit_log_is(self.owned.wal.disk_bytes());
                 commit
             }
-            Err(error) => {
-                task::die(74, &format!("the commit log cannot be written or synced: {error}"))
-            }
+            Err(error) => task::die(
+                74,
+                &format!("the commit log cannot be written or synced: {}", in_words(&error)),
+            ),
         }
     }
 
@@ -435,7 +437,10 @@ impl Thread {
             let written = match carry_out(&job, &*disk, &path) {
                 Ok(()) => Some(commit),
                 Err(error) => {
-                    tracing::error!(%error, "no checkpoint: the commit log is kept, and it is tried again");
+                    tracing::error!(
+                        error = in_words(&error),
+                        "no checkpoint: the commit log is kept, and it is tried again"
+                    );
                     None
                 }
             };
@@ -464,7 +469,7 @@ impl Thread {
             let made = job.run();
             if let Err(error) = &made {
                 // A growing file serves as well, if not as fast.
-                tracing::warn!(%error, source = ?error.source(), "no spare file for the commit log");
+                tracing::warn!(error = in_words(error), "no spare file for the commit log");
             }
             shared.lock().spare_made = Some(made.ok());
             shared.arrived.notify_one();
@@ -485,7 +490,10 @@ impl Thread {
             dirty: state.dirty.into_values().collect(),
         };
         if let Err(error) = carry_out(&job, &*self.owned.disk, &self.owned.checkpoint_path) {
-            tracing::error!(%error, "no checkpoint: the next start recovers from the commit log");
+            tracing::error!(
+                error = in_words(&error),
+                "no checkpoint: the next start recovers from the commit log"
+            );
         }
     }
 }
@@ -498,7 +506,10 @@ fn carry_out(
 ) -> Result<(), CheckpointError> {
     for partition in &job.dirty {
         if let Err(error) = partition.sync_segments() {
-            task::die(74, &format!("segments of {} cannot be synced: {error}", partition.id()));
+            task::die(
+                74,
+                &format!("segments of {} cannot be synced: {}", partition.id(), in_words(&error)),
+            );
         }
     }
     job.checkpoint.write(disk, path)

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::args::ImportArgs;
 use super::failure::{Exit, Failure, file_failure};
 use super::image::is_zero;
-use super::output::out;
+use super::output::{out, tell};
 use super::progress::Progress;
 use crate::client::{Config, Error, TlogClient};
 use crate::record::vdisk::{OPERATION_WRITE, OPERATION_ZERO};
@@ -145,11 +145,11 @@ async fn aloud<T>(args: &ImportArgs, to: &str, what: impl Future<Output = T>) ->
             done = &mut what => return done,
             () = tokio::time::sleep(SAY_EVERY) => {}
         }
-        eprintln!(
+        tell(format_args!(
             "import: waiting {} s for {} {to}: it may be away, or wait for its shard servers; its log and its /readyz say",
             since.elapsed().as_secs(),
             args.server.join(", ")
-        );
+        ));
     }
 }
 

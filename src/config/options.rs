@@ -327,7 +327,7 @@ pub const OPTIONS: &[Spec] = &[
         Kind::Bytes { min: 64 * 1024 * 1024 },
         "512MiB",
         Group::Operation,
-        "Memory of requests, queues, held blocks and caches together.",
+        "Memory of requests, queues, held blocks and caches together. Two fixed pools are beside it: 64 MiB for answers that carry no records, 32 MiB for requests as decoded.",
     ),
     option(
         "local-log-limit",

@@ -27,7 +27,8 @@ pub fn help() -> String {
     text.push_str(
         "\nExit codes: 0 ended as asked; 1 failed; 2 data is damaged; 11 the data directory is in use; 12 the shard\n\
          servers were written with another key; 64 the command line cannot be read; 70 a part of the server broke, and\n\
-         the log says which; 78 the configuration is refused.\n",
+         the log says which; 71 the system gave no thread; 74 the file system failed while the server ran, and the log\n\
+         says at what; 78 the configuration is refused.\n",
     );
     // A placeholder may be empty.
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
@@ -138,7 +139,7 @@ mod tests {
         assert!(help.lines().all(|line| line.chars().count() <= WIDTH + 10), "{help}");
         assert!(!help.contains(crate::config::options::DEFAULT_KEY));
         let codes = help.split("Exit codes:").nth(1).unwrap();
-        for code in ["0", "1", "2", "11", "12", "64", "70", "78"] {
+        for code in ["0", "1", "2", "11", "12", "64", "70", "71", "74", "78"] {
             assert!(codes.split_whitespace().any(|word| word == code), "{code}");
         }
     }

@@ -119,8 +119,9 @@ impl Compression {
         })
     }
 
-    /// Gives the plain bytes to `taker` as they come, without holding them all. The taker counts them against the limit, turns what `read` fails with into an error by
-    /// [`Compression::failure`], and reads to the end where it succeeds.
+    /// Gives the plain bytes to `taker` as they come, without holding them all. The taker counts them against the
+    /// limit, turns what `read` fails with into an error by [`Compression::failure`], and reads to the end where it
+    /// succeeds.
     ///
     /// # Errors
     /// The taker's, and [`Error::Compressed`].

@@ -24,14 +24,14 @@
 //!             | varint header count | { varint key length | key | varint value length or -1 | value }
 //! ```
 //!
-//! All fixed fields are big-endian; varints are zigzag in groups of 7 bits, lowest first. `batch length` counts from byte
-//! 12, so a batch takes `12 + batch length` bytes.
+//! All fixed fields are big-endian; varints are zigzag in groups of 7 bits, lowest first. `batch length` counts from
+//! byte 12, so a batch takes `12 + batch length` bytes.
 //!
 //! Two grades of trust:
-//! * What a **client** sent passes [`check_batch`] (header and CRC) and [`check_records`] (framing of every record, read
-//!   through bounded decompressors). After both, no reader can be hurt by a count or length inside the batch.
-//! * What was **stored** is read with [`BatchHeader::parse`], [`crc_matches`], [`Batches`] and [`Records`], which also take
-//!   what the broker itself makes: gaps left by compaction, empty batches, control batches.
+//! * What a **client** sent passes [`check_batch`] (header and CRC) and [`check_records`] (framing of every record,
+//!   read through bounded decompressors). After both, no reader can be hurt by a count or length inside the batch.
+//! * What was **stored** is read with [`BatchHeader::parse`], [`crc_matches`], [`Batches`] and [`Records`], which
+//!   also take what the broker itself makes: gaps left by compaction, empty batches, control batches.
 //!
 //! Invariants, after `check_batch` and `check_records`:
 //! * `record_count == last_offset_delta + 1 >= 1`, and record `i` has offset delta `i`.
@@ -40,8 +40,9 @@
 //!
 //! No function here allocates by an announced number: memory grows with bytes that are really there.
 //!
-//! Where to look next: `batch` (header, CRC, patches), `record` (the walk), `expanded` (the walk while a batch expands),
-//! `compression` (codecs with an output limit), `snappy` (the raw format piece by piece), `builder` (making batches), `varint`.
+//! Where to look next: `batch` (header, CRC, patches), `record` (the walk), `expanded` (the walk while a batch
+//! expands), `compression` (codecs with an output limit), `snappy` (the raw format piece by piece), `builder` (making
+//! batches), `varint`.
 
 mod batch;
 mod builder;

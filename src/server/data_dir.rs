@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::Error;
-use crate::disk::{Disk, FileDisk};
+use crate::disk::{Disk, FileDisk, is_no_room};
 
 const LOCK: &str = "LOCK";
 
@@ -51,11 +51,11 @@ impl DataDir {
             }
             Err(error) => return Err(fault(&lock_path)(error.into())),
         }
-        let write = |lock: &mut File| {
-            lock.set_len(0)?;
-            writeln!(lock, "{}", std::process::id())
-        };
-        write(&mut lock).map_err(fault(&lock_path))?;
+        match name_holder(&mut lock) {
+            // A courtesy that a full disk does without.
+            Err(error) if !is_no_room(&error) => return Err(fault(&lock_path)(error)),
+            _ => {}
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -64,6 +64,13 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Writes this process's id over the last holder's, whose block is kept: on a full disk there may be no other.
+fn name_holder(lock: &mut File) -> io::Result<()> {
+    let id = format!("{}\n", std::process::id());
+    lock.write_all(id.as_bytes())?;
+    lock.set_len(id.len() as u64)
 }
 
 #[cfg(test)]

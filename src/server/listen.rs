@@ -85,7 +85,10 @@ pub async fn bind(address: &HostPort) -> io::Result<Vec<(TcpListener, SocketAddr
 }
 
 async fn look_up(host: &str) -> io::Result<IpAddr> {
-    let all: Vec<IpAddr> = tokio::net::lookup_host((host, 0)).await?.map(|a| a.ip()).collect();
+    // The system's answer has no kind of its own.
+    let unknown = |error| io::Error::new(io::ErrorKind::NotFound, error);
+    let all = tokio::net::lookup_host((host, 0)).await.map_err(unknown)?;
+    let all: Vec<IpAddr> = all.map(|address| address.ip()).collect();
     let first = all.iter().find(|ip| ip.is_ipv4()).or(all.first());
     first.copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
 }

@@ -16,7 +16,7 @@ use super::storage;
 use crate::broker::vdisk;
 use crate::broker::vdisks::Vdisks;
 use crate::broker::{self, Adopted, Broker, DataDir};
-use crate::disk::FileDisk;
+use crate::disk::{FileDisk, is_no_room};
 use crate::tier::{Remaining, Tier};
 use crate::{kafka, tlog};
 
@@ -71,19 +71,21 @@ fn refused(error: broker::OpenError) -> Error {
             Error::Refused { source: error.into() }
         }
         error @ broker::OpenError::WrongKey { .. } => part("data directory", 12, error),
-        error => match file_system_error(&error).map(io::Error::kind) {
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => part(
-                "broker: no room to recover; nothing is lost, free some space and start again",
+        error => match file_system_error(&error) {
+            Some(cause) if is_no_room(cause) => part(
+                "broker: no room to start; nothing is lost, free some space and start again",
                 1,
                 error,
             ),
             // What the disk gives of a file that is shorter or longer than it may be.
-            None | Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-                part("broker", 2, error)
-            }
-            Some(_) => part("broker", 1, error),
+            Some(cause) if !is_wrong_length(cause) => part("broker", 1, error),
+            _ => part("broker", 2, error),
         },
     }
+}
+
+fn is_wrong_length(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// The system's refusal at the bottom of an error: then nothing is known to be damaged.

@@ -1,8 +1,8 @@
 //! One TLog client's socket: bytes to and from its [`Session`], hashes checked, blocks handed to its vdisk.
 //!
-//! Memory: what a client has sent is held under permits of the broker's budget until it is committed (blocks beyond a gap
-//! give theirs back and count against the vdisks' own bound); a partly received message beyond the first 64 KiB as well, which must
-//! be complete within 30 s. Answers wait in the vdisk's bounded outbox and in one buffer; while
+//! Memory: what a client has sent is held under permits of the broker's budget until it is committed (blocks beyond a
+//! gap give theirs back and count against the vdisks' own bound); a partly received message beyond the first 64 KiB
+//! as well, which must be complete within 30 s. Answers wait in the vdisk's bounded outbox and in one buffer; while
 //! that is long, nothing more is read, so a client that does not listen stops being heard and slows nobody else down.
 
 use std::io;
