@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::args::{BenchArgs, Table};
 use super::failure::{Exit, Failure, file_failure};
+use super::output::{out, tell};
 use crate::client::{Acks, Config, KafkaClient, Response, TlogClient, Window};
 use crate::record::BatchBuilder;
 use crate::record::vdisk::OPERATION_WRITE;
@@ -47,10 +48,10 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
     let removed = std::fs::remove_dir_all(&dir).map_err(file_failure("remove", &dir));
     let (rows, pairs) = outcome?;
     if !rows.is_empty() {
-        println!("{}", table::render(&rows, args.markdown));
+        out(format_args!("{}", table::render(&rows, args.markdown)));
     }
     if !pairs.is_empty() {
-        print!("{}", table::render_pairs(&pairs, args.markdown));
+        out(format_args!("{}", table::render_pairs(&pairs, args.markdown).trim_end()));
     }
     removed
 }
@@ -109,14 +110,14 @@ async fn measure_paths(
             let topic = format!("bench-{}", std::process::id());
             KafkaClient::connect(broker).await?.ensure_topic(&topic).await?;
             for ((connections, bytes), row) in PRODUCE.into_iter().zip(&mut row) {
-                eprintln!("round {} of {}: {}", round + 1, args.rounds, row.name);
+                tell(format_args!("round {} of {}: {}", round + 1, args.rounds, row.name));
                 let limit = limits.measure(bytes, connections * bytes).await?;
                 let rate = produce(broker, &topic, connections, bytes, time).await?;
                 row.add(rate, limit);
             }
         }
         if let (Some(server), Some(received), Some(flushed)) = (&server, row.next(), row.next()) {
-            eprintln!("round {} of {}: {}", round + 1, args.rounds, received.name);
+            tell(format_args!("round {} of {}: {}", round + 1, args.rounds, received.name));
             let limit = limits.measure(BLOCK_BYTES, GROUP_BYTES).await?;
             let vdisk = format!("bench-{}-{round}", std::process::id());
             let (received_rate, flushed_rate) = ingest(server, &vdisk).await?;

@@ -11,6 +11,7 @@ use super::limits::Limits;
 use super::table::{Aim, Pair, Unit};
 use super::{batch, wire};
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::output::tell;
 use crate::record::BatchHeader;
 
 const BULK_BATCH_BYTES: usize = 1 << 20;
@@ -144,7 +145,7 @@ pub(super) async fn measure(
         raise_file_limit()?;
         let mut rows = Rows::new();
         for round in 0..rounds {
-            eprintln!("round {} of {rounds}: beside bare programs", round + 1);
+            tell(format_args!("round {} of {rounds}: beside bare programs", round + 1));
             let dir = dir.join(format!("reach-{round}"));
             std::fs::create_dir(&dir).map_err(during("make a directory"))?;
             let bench = Bench { dir: dir.clone(), limits: limits.clone(), sizes };
@@ -185,7 +186,7 @@ impl Bench {
         self.bulk(&server, rows).map_err(during("measure 1 MiB batches"))?;
         self.small(&server, rows).map_err(during("measure 4 KiB batches"))?;
         self.many(&server, rows).map_err(during("measure many partitions"))?;
-        eprintln!("  Fetch");
+        tell(format_args!("  Fetch"));
         for (bytes, first, second) in &mut rows.fetches {
             let (topic, batches) =
                 self.fill(&server, *bytes).map_err(during("write what is to be fetched"))?;
@@ -203,7 +204,7 @@ impl Bench {
     }
 
     fn bulk(&self, server: &Server, rows: &mut Rows) -> io::Result<()> {
-        eprintln!("  1 MiB batches");
+        tell(format_args!("  1 MiB batches"));
         let batch = batch(BULK_BATCH_BYTES);
         let count = (self.sizes.bulk_bytes / batch.len()).max(1);
         let request = wire::produce("bulk", 0..1, &batch);
@@ -230,7 +231,7 @@ impl Bench {
 
     /// One at a time, and many.
     fn small(&self, server: &Server, rows: &mut Rows) -> io::Result<()> {
-        eprintln!("  4 KiB batches");
+        tell(format_args!("  4 KiB batches"));
         let batch = batch(SMALL_BATCH_BYTES);
         let request = wire::produce("small", 0..1, &batch);
         create(&server.kafka, "small", 1)?;
@@ -251,7 +252,7 @@ impl Bench {
     }
 
     fn many(&self, server: &Server, rows: &mut Rows) -> io::Result<()> {
-        eprintln!("  1,000 partitions");
+        tell(format_args!("  1,000 partitions"));
         let batch = batch(SMALL_BATCH_BYTES);
         create(&server.kafka, "many", PARTITIONS)?;
         let share = PARTITIONS / CONNECTIONS;
@@ -324,7 +325,7 @@ impl Bench {
     }
 
     fn replay(&self, rows: &mut Rows) -> Result<(), Failure> {
-        eprintln!("  recovery");
+        tell(format_args!("  recovery"));
         let data = self.dir.join("killed");
         let server = Server::start(&data)?;
         let batch = batch(BULK_BATCH_BYTES);
@@ -344,7 +345,7 @@ impl Bench {
     }
 
     fn idle(&self, rows: &mut Rows) -> Result<(), Failure> {
-        eprintln!("  5,000 topics");
+        tell(format_args!("  5,000 topics"));
         let data = self.dir.join("idle");
         let server = Server::start(&data)?;
         let empty = server.resident_bytes().map_err(during("read its memory"))?;

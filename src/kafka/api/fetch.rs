@@ -1,18 +1,20 @@
 //! Fetch (key 1), versions 4 to 17.
 //!
 //! Differs from Kafka: no sessions (every answer says session 0, which KIP-227 allows, and an incremental request is
-//! `FETCH_SESSION_ID_NOT_FOUND`, upon which clients send a full one); no preferred replica; the last stable offset is the
-//! high watermark until there are transactions; a partition named several times is answered once, as named first; no wait
-//! is longer than [`limits::KAFKA_FETCH_WAIT_MS`], and none goes on once the answer cannot hold the next batch.
+//! `FETCH_SESSION_ID_NOT_FOUND`, upon which clients send a full one); no preferred replica; the last stable offset is
+//! the high watermark until there are transactions; a partition named several times is answered once, as named first;
+//! no wait is longer than [`limits::KAFKA_FETCH_WAIT_MS`], and none goes on once the answer cannot hold the next
+//! batch.
 //!
-//! Limits of the request and of each partition are soft (KIP-74): the first partition with data gives one whole batch at
-//! least, later ones give nothing that does not fit. Batches are sent as stored, and only whole ones.
+//! Limits of the request and of each partition are soft (KIP-74): the first partition with data gives one whole batch
+//! at least, later ones give nothing that does not fit. Batches are sent as stored, and only whole ones.
 //!
-//! The answer waits until there are enough bytes, the time is over, a partition has an error, or the server stops. What
-//! was read while waiting is kept, so each byte is read once however often the wait is interrupted. The request's own memory is
-//! given back before; a fetch of more partitions than there is memory for does not wait. Memory for data is taken when there is
-//! something to read, so that those who wait have only what they have read. A first batch that is longer than what could be
-//! taken waits for memory of its own, ten seconds; then the answer is empty.
+//! The answer waits until there are enough bytes, the time is over, a partition has an error, or the server stops.
+//! What was read while waiting is kept, so each byte is read once however often the wait is interrupted. The
+//! request's own memory is given back before; a fetch of more partitions than there is memory for does not wait.
+//! Memory for data is taken when there is something to read, so that those who wait have only what they have read. A
+//! first batch that is longer than what could be taken waits for memory of its own, ten seconds; then the answer is
+//! empty.
 //!
 //! A client that says in which epoch it read its last record is told where that epoch ends, instead of being given
 //! data, when it stands behind that end or when the epoch has no records here: it then knows what it has to read anew.
