@@ -10,7 +10,8 @@
 //! beside, and the committer's own thread does it: a lone writer waits for no other thread to wake up. Commits are applied
 //! one at a time in their order, by whichever thread; nothing of a commit is applied before its sync has returned. A segment
 //! that cannot be written ends the process without an answer: its batches stand in the commit log, and recovery writes
-//! them again.
+//! them again. Where only room is wanting they wait, and everything behind them, until there is some; when the broker stops
+//! before, they are left to recovery too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,10 +22,11 @@ use tokio::sync::oneshot;
 
 use super::catalogue::{Catalogue, Event};
 use super::committer::{Then, Work};
+use super::disk_room::DiskRoom;
 use super::partition::Partition;
 use crate::record::BatchHeader;
-use crate::task;
 use crate::types::{CommitNumber, TopicPartition, in_words};
+use crate::{log, task};
 
 /// Commits that may wait here. Their memory is that of requests which are not answered; more would only let the commit
 /// log run ahead of the segments.
@@ -41,11 +43,20 @@ pub(super) struct Commit {
     pub work: Vec<Work>,
 }
 
+/// What is left for the last checkpoint.
+pub(super) struct Applied {
+    pub catalogue: Catalogue,
+    pub dirty: HashMap<TopicPartition, Arc<Partition>>,
+}
+
 /// What all applied commits come to.
 pub(super) struct State {
     pub catalogue: Catalogue,
     /// Partitions whose segments were written since the last checkpoint.
     pub dirty: HashMap<TopicPartition, Arc<Partition>>,
+    room: Arc<DiskRoom>,
+    /// The broker stops and something was not applied: nothing behind it may be, and no checkpoint is made of this.
+    is_stuck: bool,
 }
 
 struct Queue {
@@ -83,8 +94,8 @@ pub(super) struct Applier {
 }
 
 impl Applier {
-    pub(super) fn start(catalogue: Catalogue) -> std::io::Result<Self> {
-        let state = Some(State { catalogue, dirty: HashMap::new() });
+    pub(super) fn start(catalogue: Catalogue, room: Arc<DiskRoom>) -> std::io::Result<Self> {
+        let state = Some(State { catalogue, dirty: HashMap::new(), room, is_stuck: false });
         let queue = Queue { commits: VecDeque::new(), state, stopping: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
         let applying = Arc::clone(&shared);
@@ -126,11 +137,18 @@ impl Applier {
         }
     }
 
-    /// Applies what is left and ends the thread.
-    pub(super) fn stop(self) -> State {
-        let left = self.with(|state| State {
-            catalogue: std::mem::take(&mut state.catalogue),
-            dirty: std::mem::take(&mut state.dirty),
+    /// Whether the broker stops without having applied everything. Does not wait for what is being applied.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.shared.lock().state.as_ref().is_some_and(|state| state.is_stuck)
+    }
+
+    /// Applies what is left and ends the thread. Nothing where not everything was applied.
+    pub(super) fn stop(self) -> Option<Applied> {
+        let left = self.with(|state| {
+            (!state.is_stuck).then(|| Applied {
+                catalogue: std::mem::take(&mut state.catalogue),
+                dirty: std::mem::take(&mut state.dirty),
+            })
         });
         self.shared.lock().stopping = true;
         self.shared.changed.notify_all();
@@ -163,11 +181,17 @@ fn run(shared: &Shared) {
 
 impl State {
     fn apply(&mut self, commit: Commit) {
+        if self.is_stuck {
+            return;
+        }
         let Commit { number, now_ms, work } = commit;
         let mut answers = Vec::with_capacity(work.len());
         let mut bytes = 0;
         for Work { entry, then, done } in work {
             self.settle(then, &entry.payload, number, now_ms);
+            if self.is_stuck {
+                break;
+            }
             answers.push(done);
             bytes += entry.payload.len();
             if bytes >= ANSWERED_BYTES {
@@ -213,8 +237,18 @@ impl State {
         if let Err(error) = self.catalogue.apply_batch(id, &header, commit, now_ms) {
             task::die(70, &error.to_string());
         }
-        if let Err(error) = partition.write_committed(batch, commit, now_ms) {
-            task::die(74, &format!("partition {id} cannot be written: {}", in_words(&error)));
+        let written = self.room.until_written(log::Error::is_no_room, || {
+            partition.write_committed(batch, commit, now_ms)
+        });
+        match written {
+            Ok(()) => {}
+            Err(error) if error.is_no_room() => {
+                self.is_stuck = true;
+                return;
+            }
+            Err(error) => {
+                task::die(74, &format!("partition {id} cannot be written: {}", in_words(&error)));
+            }
         }
         self.dirty.entry(id).or_insert(partition);
     }

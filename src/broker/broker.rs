@@ -11,6 +11,7 @@ use super::catalogue::{Catalogue, DeletedTopic, Event, PartitionState, TopicStat
 use super::committer::{self, Committer, Stopped};
 use super::config::Config;
 use super::data_dir::DataDir;
+use super::disk_room::{DiskRoom, DiskStatus};
 use super::error::{
     BlockSizeError, CreateTopicError, DeleteTopicError, OpenError, ProducerIdError, VdiskTopicError,
 };
@@ -22,6 +23,7 @@ use super::retention::{self, Retention};
 use super::shipping::{Cold, Shipped, ship_state, unhex};
 use super::topic_config::{TopicOptions, check_option};
 use super::topics::{Registry, Topic};
+use super::unshipped::Lag;
 use crate::disk::Disk;
 use crate::log::{self, Log};
 use crate::tier::{SealedSecret, Tier, TopicInfo, TopicRecord};
@@ -79,6 +81,7 @@ struct ProducerIds {
 pub struct Broker {
     config: Config,
     disk: Arc<dyn Disk>,
+    room: Arc<DiskRoom>,
     cluster: ClusterId,
     start_number: u64,
     pub(super) tier: Option<Arc<Tier>>,
@@ -114,7 +117,7 @@ impl Broker {
         tier: Option<Arc<Tier>>,
         metrics: Metrics,
     ) -> Result<Arc<Self>, OpenError> {
-        let files = log::Files::new(Arc::clone(&data_dir.disk), config.open_segments);
+        let files = log::Files::new(data_dir.reserve.disk(), config.open_segments);
         let segments: Arc<dyn Disk> = Arc::new(files);
         let Recovered { wal, catalogue, mut logs } = recovery::recover(
             data_dir,
@@ -126,8 +129,14 @@ impl Broker {
         if let Some(tier) = &tier {
             check_key(tier, &catalogue)?;
         }
-        let committer = Committer::new(config.memory_budget_bytes);
         let local_log = Arc::new(account(&config, data_dir, &wal, logs.values(), &metrics)?);
+        let room = DiskRoom::new(
+            config.data_dir.clone(),
+            Arc::clone(&data_dir.reserve),
+            config.keep_reserve,
+            metrics.clone(),
+        );
+        let committer = Committer::new(config.memory_budget_bytes, Arc::clone(&room));
         let mut registry = Registry::default();
         let mut to_ship = Vec::new();
         for state in catalogue.topics.values() {
@@ -154,11 +163,10 @@ impl Broker {
         let interval = config.retention_interval;
         let start_number = catalogue.start_number;
         let owned = committer::Owned {
-            disk: Arc::clone(&data_dir.disk),
+            disk: data_dir.reserve.disk(),
             wal,
             catalogue,
             checkpoint_path: recovery::checkpoint_path(&config.data_dir),
-            data_dir: config.data_dir.clone(),
             config: committer::Config {
                 checkpoint_bytes: config.checkpoint_bytes,
                 commit_log_bytes: config.commit_log_bytes,
@@ -176,6 +184,7 @@ impl Broker {
                 config.memory_budget_bytes.min(Semaphore::MAX_PERMITS),
             )),
             disk: segments,
+            room,
             config,
             cluster,
             start_number,
@@ -223,6 +232,20 @@ impl Broker {
             // A panic in there ended the process already.
             thread.join().ok();
         }
+    }
+
+    /// How the disk of the data directory is now.
+    #[must_use]
+    pub fn disk_status(&self) -> DiskStatus {
+        self.room.status()
+    }
+
+    /// Counts what is not shipped yet, for `/metrics`.
+    pub fn count_unshipped(&self) {
+        let topics = self.topics();
+        let partitions = topics.iter().flat_map(|topic| topic.partitions());
+        let lag = partitions.map(|partition| partition.lag()).fold(Lag::default(), Lag::and);
+        self.metrics.ship_lag_is(lag, clock::wall_ms());
     }
 
     /// The cluster's identity, the same for ever.
@@ -309,6 +332,9 @@ impl Broker {
         self: &Arc<Self>,
         state: TopicState,
     ) -> Result<Arc<Topic>, CreateTopicError> {
+        if !self.room.takes_partitions(state.partitions.len()) {
+            return Err(CreateTopicError::DiskFull);
+        }
         let name = state.name.clone();
         self.registry_mut().take_name(&name).map_err(|other| taken(&name, other))?;
         let broker = Arc::clone(self);
@@ -663,13 +689,13 @@ fn account<'a>(
     let limit = match config.local_log_limit_bytes {
         Some(limit) => limit,
         None => {
-            let free = data_dir.disk.free_bytes(&config.data_dir);
-            let free = free.map_err(|source| OpenError::Io {
+            let space = data_dir.disk.space(&config.data_dir);
+            let space = space.map_err(|source| OpenError::Io {
                 op: "read the free space of",
                 path: config.data_dir.display().to_string(),
                 source,
             })?;
-            default_limit(free, segments + commit_log)
+            default_limit(space.free_bytes, segments + commit_log)
         }
     };
     Ok(LocalLog::new(limit, segments, commit_log, metrics.clone()))

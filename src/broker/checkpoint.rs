@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::Catalogue;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_no_room};
 use crate::types::CommitNumber;
 
 const MAGIC: &[u8; 4] = b"TLCK";
@@ -62,6 +62,13 @@ pub enum CheckpointError {
         /// Its format.
         found: u16,
     },
+}
+
+impl CheckpointError {
+    /// Whether the disk is full, and nothing else is wrong.
+    pub(super) fn is_no_room(&self) -> bool {
+        matches!(self, Self::Io { op: "write", source } if is_no_room(source))
+    }
 }
 
 impl Checkpoint {

@@ -3,7 +3,8 @@
 //! One thread owns the commit log and the durable [`Catalogue`]. At most one commit is in flight while the next one
 //! gathers; there is no timer while work comes in. Behind the sync the [`Applier`] has the batches go to their segments
 //! through the page cache, then the high watermark moves, then the answers go out. A failed write or sync of the commit
-//! log ends the process without an answer. A spare file for the commit log that cannot be made does not.
+//! log ends the process without an answer. A spare file for the commit log that cannot be made does not, nor does a full
+//! disk: see [`DiskRoom`].
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -16,15 +17,16 @@ use tokio::sync::oneshot;
 use super::applier::{Applier, Commit};
 use super::catalogue::{Catalogue, Event};
 use super::checkpoint::{Checkpoint, CheckpointError};
+use super::disk_room::DiskRoom;
 use super::error::AppendError;
 use super::local_log::LocalLog;
 use super::metrics::Metrics;
 use super::partition::Partition;
-use crate::clock;
+use super::room;
 use crate::disk::Disk;
-use crate::task;
 use crate::types::{CommitNumber, TopicId, TopicPartition, in_words, limits};
-use crate::wal::{Entry, Spare, Wal};
+use crate::wal::{self, Entry, Spare, Wal};
+use crate::{clock, log, task};
 
 /// Kinds of commit log entries. A kind is never given another meaning.
 pub(super) mod kind {
@@ -39,12 +41,9 @@ pub(super) mod kind {
 /// An idle committer adds one empty commit after this time, so that a successor names the last acknowledged one.
 const IDLE: Duration = Duration::from_millis(500);
 
-/// Free bytes below which no batch is taken, so that what is under way, deletions and the next checkpoint find room.
-const RESERVE_BYTES: u64 = 64 << 20;
-/// Free space is looked at again after so many committed bytes, and at most so often while there is too little.
-const LOOK_BYTES: u64 = 4 << 20;
+/// The disk is looked at so often while there is too little room.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// A spare commit log file is made where so many times its size is free above the reserve.
+/// A spare commit log file is made where so many times its size is free.
 const SPARE_SHARE: u64 = 8;
 
 /// The committer is gone: the process is stopping.
@@ -72,10 +71,10 @@ struct Queue {
     work: VecDeque<Work>,
     /// Of the batches in `work`.
     bytes: usize,
-    /// The disk has no room but the reserve.
-    full: bool,
-    /// A checkpoint ended: the commit up to which it was written, if it was.
-    checkpointed: Option<Option<CommitNumber>>,
+    /// An append looked at the disk since the last commit.
+    looked: bool,
+    /// A checkpoint ended.
+    checkpointed: Option<CheckpointEnd>,
     /// The making of a spare commit log file ended, well or not.
     spare_made: Option<Option<Spare>>,
     stopping: bool,
@@ -106,6 +105,7 @@ pub(super) struct Config {
 #[derive(Clone)]
 pub(super) struct Committer {
     shared: Arc<Shared>,
+    room: Arc<DiskRoom>,
     /// Bytes of batches that may wait.
     queue_bytes: usize,
 }
@@ -118,9 +118,9 @@ impl std::fmt::Debug for Committer {
 
 impl Committer {
     /// A handle. Work may be queued before the thread runs, up to `queue_bytes` of batches.
-    pub(super) fn new(queue_bytes: usize) -> Self {
+    pub(super) fn new(queue_bytes: usize, room: Arc<DiskRoom>) -> Self {
         let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new() });
-        Self { shared, queue_bytes }
+        Self { shared, room, queue_bytes }
     }
 
     /// Queues a batch whose offsets are assigned. The caller holds the partition's turn, which fixes the order.
@@ -133,7 +133,15 @@ impl Committer {
         let TopicPartition { topic, partition: index } = partition.id();
         let entry = Entry { kind: kind::BATCHES, topic, partition: index, payload: batch };
         let mut queue = self.shared.lock();
-        if queue.full {
+        if queue.work.is_empty() {
+            // Others may have filled the disk since the last commit.
+            self.room.look();
+            queue.looked = true;
+        }
+        if !self.room.takes(queue.bytes + entry.payload.len(), queue.work.len() + 1) {
+            drop(queue);
+            // For it to look now and then until there is room.
+            self.shared.arrived.notify_one();
             return Err(AppendError::DiskFull);
         }
         // One batch is always taken, however small the budget.
@@ -173,6 +181,7 @@ impl Committer {
     pub(super) fn stop(&self) {
         self.shared.lock().stopping = true;
         self.shared.arrived.notify_one();
+        self.room.stop();
     }
 
     fn push(
@@ -202,7 +211,6 @@ pub(super) struct Owned {
     pub disk: Arc<dyn Disk>,
     pub wal: Wal,
     pub catalogue: Catalogue,
-    pub data_dir: PathBuf,
     pub checkpoint_path: PathBuf,
     pub config: Config,
     pub local_log: Arc<LocalLog>,
@@ -215,19 +223,20 @@ pub(super) fn start(
     owned: Owned,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(&committer.shared);
-    let Owned { disk, wal, catalogue, data_dir, checkpoint_path, config, local_log, metrics } =
-        owned;
-    let applier = Applier::start(catalogue)?;
+    let room = Arc::clone(&committer.room);
+    let Owned { disk, wal, catalogue, checkpoint_path, config, local_log, metrics } = owned;
+    let applier = Applier::start(catalogue, Arc::clone(&room))?;
     task::critical_thread("committer", move || {
         let checkpointed_bytes = wal.bytes();
         let thread = Thread {
             shared,
-            owned: Mine { disk, wal, data_dir, checkpoint_path, config, local_log, metrics },
+            room,
+            owned: Mine { disk, wal, checkpoint_path, config, local_log, metrics },
             applier,
             checkpointed_bytes,
             checkpointing: false,
+            unsynced: Vec::new(),
             making_spare: false,
-            since_look: LOOK_BYTES,
         };
         thread.run();
     })
@@ -239,11 +248,26 @@ struct CheckpointJob {
     dirty: Vec<Arc<Partition>>,
 }
 
+/// How a checkpoint ended.
+enum CheckpointEnd {
+    Written(CommitNumber),
+    /// These are to be synced by the next one.
+    Not(Vec<Arc<Partition>>),
+}
+
+/// Why there is no checkpoint.
+#[derive(Debug, thiserror::Error)]
+enum NoCheckpoint {
+    #[error("the indexes of {partition} cannot be written")]
+    Segments { partition: TopicPartition, source: log::Error },
+    #[error(transparent)]
+    File(#[from] CheckpointError),
+}
+
 /// What of [`Owned`] the thread keeps to itself.
 struct Mine {
     disk: Arc<dyn Disk>,
     wal: Wal,
-    data_dir: PathBuf,
     checkpoint_path: PathBuf,
     config: Config,
     local_log: Arc<LocalLog>,
@@ -252,14 +276,15 @@ struct Mine {
 
 struct Thread {
     shared: Arc<Shared>,
+    room: Arc<DiskRoom>,
     owned: Mine,
     applier: Applier,
     /// Bytes of the commit log when the last checkpoint was begun, less what was freed since.
     checkpointed_bytes: u64,
     checkpointing: bool,
+    /// What the last checkpoint was to sync, where it could not be written.
+    unsynced: Vec<Arc<Partition>>,
     making_spare: bool,
-    /// Bytes committed since the disk's free space was looked at.
-    since_look: u64,
 }
 
 /// What the thread woke up for.
@@ -284,6 +309,9 @@ impl Thread {
                 }
                 Next::Stop => break,
             }
+            if self.applier.is_stuck() {
+                break;
+            }
             self.checkpoint_when_due();
             self.make_spare_when_wanted();
         }
@@ -293,12 +321,14 @@ impl Thread {
     /// Waits for work. While nothing comes in there is one wake-up, for the empty commit, and then none.
     fn next(&mut self, named_by_successor: bool) -> Next {
         loop {
-            self.look_at_disk();
             let shared = Arc::clone(&self.shared);
+            if !std::mem::take(&mut shared.lock().looked) && self.room.look() {
+                self.owned.wal.drop_spares();
+            }
             let mut queue = shared.lock();
-            if let Some(written) = queue.checkpointed.take() {
+            if let Some(end) = queue.checkpointed.take() {
                 drop(queue);
-                self.checkpoint_ended(written);
+                self.checkpoint_ended(end);
                 continue;
             }
             if let Some(spare) = queue.spare_made.take() {
@@ -316,7 +346,8 @@ impl Thread {
             if queue.stopping && !is_busy && queue.work.is_empty() {
                 return Next::Stop;
             }
-            let patience = match (queue.full, named_by_successor || held) {
+            let refuses = self.room.state() != room::State::Room;
+            let patience = match (refuses, named_by_successor || held) {
                 (true, _) => Some(LOOK_AGAIN),
                 (false, false) => Some(IDLE),
                 (false, true) => None,
@@ -342,9 +373,15 @@ impl Thread {
 
     /// Frees what the checkpoint made needless; where it could not be written the old one stands, and the next is due
     /// as usual.
-    fn checkpoint_ended(&mut self, written: Option<CommitNumber>) {
+    fn checkpoint_ended(&mut self, end: CheckpointEnd) {
         self.checkpointing = false;
-        let Some(commit) = written else { return };
+        let commit = match end {
+            CheckpointEnd::Written(commit) => commit,
+            CheckpointEnd::Not(unsynced) => {
+                self.unsynced = unsynced;
+                return;
+            }
+        };
         match self.owned.wal.free_upto(commit) {
             Ok(freed) => {
                 self.owned.local_log.commit_log_is(self.owned.wal.disk_bytes());
@@ -356,41 +393,30 @@ impl Thread {
         }
     }
 
-    /// Batches are refused while the disk is nearly full, and taken again by themselves. Room that only spares hold is
-    /// given to them.
-    fn look_at_disk(&mut self) {
-        let full = self.shared.lock().full;
-        if !full && self.since_look < LOOK_BYTES {
-            return;
-        }
-        self.since_look = 0;
-        let free = self.owned.disk.free_bytes(&self.owned.data_dir);
-        let now_full = free.as_ref().is_ok_and(|free| *free < RESERVE_BYTES);
-        if now_full {
-            self.owned.wal.drop_spares();
-        }
-        if now_full != full {
-            self.shared.lock().full = now_full;
-            if now_full {
-                tracing::error!(
-                    path = %self.owned.data_dir.display(),
-                    reserve_bytes = RESERVE_BYTES,
-                    "the disk is full: nothing is appended until there is room; free space there or delete topics"
-                );
-            } else {
-                tracing::info!("the disk has room again");
-            }
-        }
-    }
-
-    fn write(&mut self, entries: &[Entry]) -> CommitNumber {
+    /// `None` when there was no room for it until the broker was to stop.
+    fn write(&mut self, entries: &[Entry]) -> Option<CommitNumber> {
         let started = clock::monotonic();
-        match self.owned.wal.commit(entries) {
+        let wal = &mut self.owned.wal;
+        let written = self.room.until_written(
+            |error| matches!(error, wal::Error::NoRoom { .. }),
+            || {
+                wal.commit(entries).or_else(|error| match error {
+                    // Their room is better used than kept.
+                    wal::Error::NoRoom { .. } => {
+                        wal.drop_spares();
+                        wal.commit(entries)
+                    }
+                    error => Err(error),
+                })
+            },
+        );
+        match written {
             Ok(commit) => {
                 self.owned.metrics.committed(entries.len(), started.elapsed());
                 self.owned.local_log.commit_log_is(self.owned.wal.disk_bytes());
-                commit
+                Some(commit)
             }
+            Err(wal::Error::NoRoom { .. }) => None,
             Err(error) => task::die(
                 74,
                 &format!("the commit log cannot be written or synced: {}", in_words(&error)),
@@ -404,8 +430,14 @@ impl Thread {
         let mut entries = Vec::with_capacity(work.len() + 1);
         entries.push(entry_of_none(kind::TIME, time));
         entries.extend(work.iter().map(|work| work.entry.clone()));
-        let commit = self.write(&entries);
-        self.since_look += entries.iter().map(|entry| entry.stored_bytes() as u64).sum::<u64>();
+        let Some(commit) = self.write(&entries) else {
+            // Nobody was answered.
+            tracing::error!(
+                entries = work.len(),
+                "stopped without room for what waited to be committed"
+            );
+            return;
+        };
         let has_more = !self.shared.lock().work.is_empty();
         self.applier.apply(Commit { number: commit, now_ms, work }, has_more);
     }
@@ -419,13 +451,17 @@ impl Thread {
         let now_ms = clock::wall_ms();
         // All commits are applied then.
         let commit = self.owned.wal.last_commit();
+        let unsynced = std::mem::take(&mut self.unsynced);
         let job = self.applier.with(|state| {
             state.catalogue.expire_producers(now_ms);
             state.dirty.values().for_each(|partition| partition.expire_producers(now_ms));
             let catalogue = state.catalogue.clone();
             CheckpointJob {
                 checkpoint: Checkpoint { commit, clean: false, catalogue },
-                dirty: state.dirty.drain().map(|(_, partition)| partition).collect(),
+                dirty: unsynced
+                    .into_iter()
+                    .chain(state.dirty.drain().map(|(_, partition)| partition))
+                    .collect(),
             }
         });
         let disk = Arc::clone(&self.owned.disk);
@@ -433,19 +469,18 @@ impl Thread {
         let shared = Arc::clone(&self.shared);
         let metrics = self.owned.metrics.clone();
         let started = task::critical_thread("checkpoint", move || {
-            let commit = job.checkpoint.commit;
-            let written = match carry_out(&job, &*disk, &path) {
-                Ok(()) => Some(commit),
+            let end = match carry_out(&job, &*disk, &path) {
+                Ok(()) => CheckpointEnd::Written(job.checkpoint.commit),
                 Err(error) => {
                     tracing::error!(
                         error = in_words(&error),
                         "no checkpoint: the commit log is kept, and it is tried again"
                     );
-                    None
+                    CheckpointEnd::Not(job.dirty)
                 }
             };
             metrics.checkpointed();
-            shared.lock().checkpointed = Some(written);
+            shared.lock().checkpointed = Some(end);
             shared.arrived.notify_one();
         });
         if let Err(error) = started {
@@ -459,8 +494,7 @@ impl Thread {
             return;
         }
         let Some(job) = self.owned.wal.wanted_spare() else { return };
-        let needed = RESERVE_BYTES + SPARE_SHARE * job.bytes();
-        if !self.owned.disk.free_bytes(&self.owned.data_dir).is_ok_and(|free| free > needed) {
+        if !self.room.takes_spare(SPARE_SHARE * job.bytes()) {
             return;
         }
         self.making_spare = true;
@@ -480,14 +514,20 @@ impl Thread {
     }
 
     fn stop(self) {
-        let state = self.applier.stop();
+        let Some(state) = self.applier.stop() else {
+            tracing::error!(
+                "stopped without room for what was committed: it is in the commit log, and the next start writes it where it \
+                 belongs; free some space for that"
+            );
+            return;
+        };
         let job = CheckpointJob {
             checkpoint: Checkpoint {
                 commit: self.owned.wal.last_commit(),
                 clean: true,
                 catalogue: state.catalogue,
             },
-            dirty: state.dirty.into_values().collect(),
+            dirty: self.unsynced.into_iter().chain(state.dirty.into_values()).collect(),
         };
         if let Err(error) = carry_out(&job, &*self.owned.disk, &self.owned.checkpoint_path) {
             tracing::error!(
@@ -503,16 +543,20 @@ fn carry_out(
     job: &CheckpointJob,
     disk: &dyn Disk,
     path: &std::path::Path,
-) -> Result<(), CheckpointError> {
+) -> Result<(), NoCheckpoint> {
     for partition in &job.dirty {
-        if let Err(error) = partition.sync_segments() {
-            task::die(
+        match partition.sync_segments() {
+            Ok(()) => {}
+            Err(source) if source.is_no_room() => {
+                return Err(NoCheckpoint::Segments { partition: partition.id(), source });
+            }
+            Err(error) => task::die(
                 74,
                 &format!("segments of {} cannot be synced: {}", partition.id(), in_words(&error)),
-            );
+            ),
         }
     }
-    job.checkpoint.write(disk, path)
+    Ok(job.checkpoint.write(disk, path)?)
 }
 
 /// As much as one commit may hold, in order. Room is left for the time.

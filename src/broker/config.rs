@@ -14,6 +14,8 @@ pub struct Config {
     pub default_partitions: i32,
     /// Whether a client's look at an unknown topic creates it. Kafka: `auto.create.topics.enable`.
     pub auto_create_topics: bool,
+    /// Whether room is held back on the disk: without it a full disk is met with what is left there alone.
+    pub keep_reserve: bool,
     /// Bytes that requests and queues may hold together.
     pub memory_budget_bytes: usize,
     /// A checkpoint is written when so much was committed since the last.
@@ -39,6 +41,7 @@ impl Config {
             node_id: 1,
             default_partitions: 1,
             auto_create_topics: true,
+            keep_reserve: true,
             memory_budget_bytes: 512 << 20,
             checkpoint_bytes: 256 << 20,
             commit_log_bytes: 1 << 30,

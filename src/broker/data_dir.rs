@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use crate::disk::Disk;
-use crate::types::{ClusterId, DataDirId};
+use crate::disk::{Disk, Reserve};
+use crate::types::{ClusterId, DataDirId, limits};
 
 /// The newest format that this release reads and the one it writes.
 const FORMAT: u32 = 1;
@@ -27,6 +27,8 @@ struct FormatFile {
 pub struct DataDir {
     /// The file system it lies on.
     pub disk: Arc<dyn Disk>,
+    /// Room of it that is held back, see [`Reserve::disk`].
+    pub reserve: Arc<Reserve>,
     /// Where.
     pub path: PathBuf,
     /// Its identity.
@@ -46,10 +48,13 @@ impl DataDir {
         // A process killed in its first start may have made the directory without this.
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         disk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(|source| io("sync", source))?;
+        let reserve =
+            Reserve::find(Arc::clone(&disk), path.join("reserve"), reserve_bytes(&*disk, path));
+        let reserve = Arc::new(reserve.map_err(|source| io("look for the reserve of", source))?);
         let file = path.join("format.json");
         if !disk.exists(&file) {
             let id = DataDirId::from_random(random);
-            return Ok(Self { disk, path: path.to_owned(), id, cluster: None });
+            return Ok(Self { disk, reserve, path: path.to_owned(), id, cluster: None });
         }
         let refuse = |what: String| OpenError::Format { path: file.display().to_string(), what };
         let bytes = disk.read_all(&file, LARGEST_BYTES).map_err(|source| io("read", source))?;
@@ -63,6 +68,7 @@ impl DataDir {
         }
         Ok(Self {
             disk,
+            reserve,
             path: path.to_owned(),
             id: content.data_dir,
             cluster: Some(content.cluster),
@@ -104,6 +110,14 @@ impl DataDir {
         self.cluster = Some(cluster);
         Ok(())
     }
+}
+
+/// Size of the reserve on the file system of `path`. One that does not tell its own gets the least, once it tells that there
+/// is room.
+fn reserve_bytes(disk: &dyn Disk, path: &Path) -> u64 {
+    let total = disk.space(path).map_or(0, |space| space.total_bytes);
+    (total / limits::DISK_RESERVE_SHARE)
+        .clamp(limits::DISK_RESERVE_LEAST_BYTES, limits::DISK_RESERVE_BYTES)
 }
 
 #[cfg(test)]

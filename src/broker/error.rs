@@ -42,7 +42,7 @@ pub enum AppendError {
     #[error("the topic was deleted")]
     Deleted,
     /// The disk has no room but the reserve for deletions.
-    #[error("the disk of the data directory is full: free some space, or delete topics")]
+    #[error("the disk of the data directory is full: free some space or inodes, or delete topics")]
     DiskFull,
     /// The local log has reached its limit.
     #[error(
@@ -164,6 +164,9 @@ pub enum CreateTopicError {
     /// Not an option, or not its value.
     #[error(transparent)]
     Option(#[from] OptionError),
+    /// The disk has no room but the reserve for deletions, or no inodes for what its partitions will write.
+    #[error("the disk of the data directory is full: free some space or inodes, or delete topics")]
+    DiskFull,
     /// What an older topic of that name left behind cannot be taken away.
     #[error("the directory of the topic cannot be made ready")]
     Storage(#[source] log::Error),

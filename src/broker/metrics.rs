@@ -9,6 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::room::{Look, State};
+use super::unshipped::Lag;
+
 /// Metrics of the broker and its commit log, an event-named method each.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -19,6 +22,12 @@ pub struct Metrics {
     checkpoints: Counter,
     mended_ranges: Counter,
     partitions: Gauge,
+    disk_free_bytes: Gauge,
+    disk_reserve_bytes: Gauge,
+    disk_full: Gauge,
+    appends_refused: Counter,
+    ship_lag_bytes: Gauge,
+    ship_lag_seconds: Gauge,
     deleted_segments: Family<Deletion, Counter>,
     deleted_bytes: Family<Deletion, Counter>,
     local_log_bytes: Gauge,
@@ -60,6 +69,12 @@ impl Metrics {
             deleted_bytes: Family::default(),
             local_log_bytes: Gauge::default(),
             local_log_limit_bytes: Gauge::default(),
+            disk_free_bytes: Gauge::default(),
+            disk_reserve_bytes: Gauge::default(),
+            disk_full: Gauge::default(),
+            appends_refused: Counter::default(),
+            ship_lag_bytes: Gauge::default(),
+            ship_lag_seconds: Gauge::default(),
         };
         registry.register(
             "wal_sync_duration_seconds",
@@ -108,6 +123,36 @@ impl Metrics {
             metrics.local_log_limit_bytes.clone(),
         );
         registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
+        registry.register(
+            "disk_free_bytes",
+            "Free on the file system of the data directory, the reserve not counted",
+            metrics.disk_free_bytes.clone(),
+        );
+        registry.register(
+            "disk_reserve_bytes",
+            "Held back there for what must not fail on a full disk",
+            metrics.disk_reserve_bytes.clone(),
+        );
+        registry.register(
+            "disk_full",
+            "1 while appends and new topics are refused for want of room or inodes, else 0",
+            metrics.disk_full.clone(),
+        );
+        registry.register(
+            "log_appends_refused_disk_full",
+            "Times that an append was refused, or put off, for want of room",
+            metrics.appends_refused.clone(),
+        );
+        registry.register(
+            "ship_lag_bytes",
+            "Record batches of shipping topics that are not on the shard servers yet",
+            metrics.ship_lag_bytes.clone(),
+        );
+        registry.register(
+            "ship_lag_seconds",
+            "Age of the oldest of them",
+            metrics.ship_lag_seconds.clone(),
+        );
         metrics
     }
 
@@ -141,6 +186,25 @@ impl Metrics {
 
     pub(super) fn local_log_limit_is(&self, bytes: u64) {
         self.local_log_limit_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn disk_is(&self, look: Option<Look>, state: State) {
+        let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        if let Some(look) = look {
+            self.disk_free_bytes.set(gauge(look.space.free_bytes));
+            self.disk_reserve_bytes.set(gauge(look.reserve_bytes - look.missing_bytes));
+        }
+        self.disk_full.set(i64::from(state != State::Room));
+    }
+
+    pub(super) fn ship_lag_is(&self, lag: Lag, now_ms: i64) {
+        self.ship_lag_bytes.set(i64::try_from(lag.bytes).unwrap_or(i64::MAX));
+        let age_ms = lag.since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
+        self.ship_lag_seconds.set(age_ms.max(0) / 1000);
+    }
+
+    pub(super) fn append_refused(&self) {
+        self.appends_refused.inc();
     }
 
     pub(super) fn partitions_are(&self, count: usize) {

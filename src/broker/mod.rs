@@ -27,6 +27,11 @@
 //! * Records are deleted by an event, too: log start or local start is durable before a segment is unlinked, and recovery
 //!   unlinks again what a crash or replay brought back. `retention` says what goes when, `local_log` how much may stay.
 //!
+//! **A full disk.** Batches and topics are refused while there is room for what was taken in already; what still meets a
+//! full disk (commits of deletions and of shipping, segments, indexes, checkpoints, recovery) uses the reserve piece by
+//! piece, and when that is used up it waits, unanswered, while reads go on. It recovers by itself. `room.rs` decides,
+//! `disk_room.rs` looks and waits, `disk/reserve.rs` holds the room. Want of room that meets a sync is a failed sync.
+//!
 //! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
 //! checkpoint, then serve.
 //!
@@ -34,6 +39,7 @@
 //! <data-dir>/format.json                   format, identity, cluster            data_dir.rs
 //! <data-dir>/meta/checkpoint               magic TLCK | format u16 | length u64 | JSON | CRC-32C      checkpoint.rs
 //! <data-dir>/commitlog/…                   see wal/
+//! <data-dir>/reserve/00 … 15               blocks without meaning, 1 % of the file system, 8 to 288 MiB in all
 //! <data-dir>/<topic>-<partition>/…         see log/
 //! ```
 //!
@@ -51,6 +57,7 @@ mod checkpoint;
 mod committer;
 mod config;
 mod data_dir;
+mod disk_room;
 mod epochs;
 mod error;
 mod local_log;
@@ -59,9 +66,11 @@ mod partition;
 mod reading;
 mod recovery;
 mod retention;
+mod room;
 mod shipping;
 mod topic_config;
 mod topics;
+mod unshipped;
 pub mod vdisk;
 pub mod vdisks;
 
@@ -74,6 +83,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use committer::Stopped;
 pub use config::Config;
 pub use data_dir::DataDir;
+pub use disk_room::DiskStatus;
 pub use epochs::EpochEnd;
 pub use error::{
     AppendError, BlockSizeError, CreateTopicError, DeleteRecordsError, DeleteTopicError, OpenError,
@@ -83,6 +93,7 @@ pub use local_log::LocalLogUse;
 pub use metrics::Metrics;
 pub use partition::{AppendResult, Origin, Partition, TimestampedOffset};
 pub use reading::{Data, FileRange, ReadWithin};
+pub use room::{Look as DiskLook, State as DiskState};
 pub use topic_config::{
     OptionError, TimestampType, TimestampUnit, TopicOptions, check_option, effective,
 };

@@ -18,6 +18,7 @@ use super::local_log::LocalLog;
 use super::metrics::Metrics;
 use super::recovery::log_config;
 use super::topic_config::{TimestampType, TopicOptions};
+use super::unshipped::{Lag, Unshipped};
 use crate::log::{self, Log, ProducerStates, Reader, Verdict};
 use crate::record::{self, BatchHeader};
 use crate::tier::ShipHandle;
@@ -93,6 +94,8 @@ struct Turn {
     runs: Vec<Run>,
     /// Of batches that are not shipped, oldest first. Kept for partitions that ship only.
     marks: Vec<AppendMark>,
+    /// Of partitions that ship.
+    unshipped: Unshipped,
     deleted: bool,
 }
 
@@ -175,6 +178,7 @@ impl Partition {
                 producers: state.producers.clone(),
                 runs: state.runs.clone(),
                 marks: state.marks.clone(),
+                unshipped: found_unshipped(state, &log, watermarks.shipped),
                 deleted: false,
             }),
             log: RwLock::new(log),
@@ -494,6 +498,7 @@ impl Partition {
             let mut turn = self.turn();
             let first_offset = self.watermarks.borrow().high_watermark;
             add_mark(&mut turn.marks, AppendMark { first_offset, commit, appended_ms });
+            turn.unshipped.add(end, batch.len() as u64, appended_ms);
         }
         self.move_watermarks(|marks| marks.high_watermark = end);
         Ok(())
@@ -564,8 +569,16 @@ impl Partition {
 
     /// Everything below `shipped` is on the shard servers.
     pub(super) fn shipped_upto(&self, shipped: Offset) {
-        forget_marks_below(&mut self.turn().marks, shipped);
+        let mut turn = self.turn();
+        forget_marks_below(&mut turn.marks, shipped);
+        turn.unshipped.shipped_upto(shipped);
+        drop(turn);
         self.move_watermarks(|marks| marks.shipped = marks.shipped.max(shipped));
+    }
+
+    /// How far shipping is behind here.
+    pub(super) fn lag(&self) -> Lag {
+        self.turn().unshipped.lag()
     }
 
     /// Everything below `complete` was read back and verified.
@@ -606,6 +619,18 @@ impl Partition {
     pub(super) fn expire_producers(&self, now_ms: i64) {
         self.turn().producers.expire(now_ms, PRODUCER_AGE_MS);
     }
+}
+
+/// What an earlier process left unshipped: the bytes of the segments that have it, so at most one segment too many.
+fn found_unshipped(state: &PartitionState, log: &Log, shipped: Offset) -> Unshipped {
+    let mut unshipped = Unshipped::default();
+    if state.ships && shipped < state.log_end {
+        let segments = log.segments();
+        let holds = segments.iter().filter(|segment| segment.next_offset > shipped);
+        let since_ms = state.marks.first().map_or_else(clock::wall_ms, |mark| mark.appended_ms);
+        unshipped.add(state.log_end, holds.map(|segment| segment.bytes).sum(), since_ms);
+    }
+    unshipped
 }
 
 impl From<(Offset, i64, i32)> for TimestampedOffset {

@@ -254,10 +254,11 @@ mod tests {
     use super::*;
     use crate::broker::catalogue::{FragmentHead, PartitionState};
     use crate::broker::committer::Committer;
+    use crate::broker::disk_room::DiskRoom;
     use crate::broker::local_log::LocalLog;
     use crate::broker::partition::{ColdReader, Parts, TimestampedOffset};
     use crate::broker::{Metrics, TopicOptions};
-    use crate::disk::{Disk as _, FileDisk, OpenMode};
+    use crate::disk::{Disk as _, FileDisk, OpenMode, Reserve};
     use crate::log::Log;
     use crate::record::{BatchBuilder, assign};
     use crate::types::{LeaderEpoch, TopicId, TopicName, TopicPartition};
@@ -338,10 +339,12 @@ mod tests {
             public_hash: String::new(),
         });
         let metrics = Metrics::new(registry);
+        let reserve = Reserve::find(Arc::new(FileDisk), dir.join("reserve"), 0).unwrap();
+        let room = DiskRoom::new(dir.to_owned(), Arc::new(reserve), false, metrics.clone());
         let parts = Parts {
             topic: TopicName::new("t").unwrap(),
             options: Arc::new(RwLock::new(Arc::new(options()))),
-            committer: Committer::new(1 << 20),
+            committer: Committer::new(1 << 20, room),
             local_log: Arc::new(LocalLog::new(1 << 40, 0, 0, metrics.clone())),
             metrics,
         };

@@ -19,7 +19,7 @@ use super::topic_config::TopicOptions;
 use crate::disk::Disk;
 use crate::log::{self, Log};
 use crate::record::Batches;
-use crate::types::{CommitNumber, Offset, TopicId, TopicName, TopicPartition};
+use crate::types::{CommitNumber, Offset, TopicId, TopicName, TopicPartition, in_words};
 use crate::wal::{self, Entry, ReplayError, Wal};
 
 /// A data directory ready to be served.
@@ -56,7 +56,7 @@ pub(super) fn recover(
     first_commit: CommitNumber,
     commit_log_file_bytes: u64,
 ) -> Result<Recovered, OpenError> {
-    let disk = &data_dir.disk;
+    let disk = &data_dir.reserve.disk();
     let path = checkpoint_path(&data_dir.path);
     disk.create_dir_all(&data_dir.path.join("meta")).map_err(|source| OpenError::Io {
         op: "create",
@@ -334,7 +334,17 @@ impl Replay {
             clean: false,
             catalogue: self.catalogue.clone(),
         };
-        checkpoint.write(&*self.disk, path)?;
+        match checkpoint.write(&*self.disk, path) {
+            // The old one says the same but that the stop was clean; with the first commit it says so no more.
+            Err(error) if !unclean && error.is_no_room() => {
+                tracing::warn!(
+                    error = in_words(&error),
+                    "started from the checkpoint of the last stop"
+                );
+                return Ok(());
+            }
+            written => written?,
+        }
         wal.free_upto(checkpoint.commit)?;
         if unclean {
             tracing::info!(

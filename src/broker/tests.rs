@@ -1,5 +1,7 @@
 //! A broker on the simulated disk: what was acknowledged is there after a power cut at any moment.
 
+mod full;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -18,12 +20,17 @@ pub(super) fn start(disk: &SimDisk) -> Arc<Broker> {
 }
 
 pub(super) fn try_start(disk: &SimDisk) -> Result<Arc<Broker>, OpenError> {
+    try_start_with(disk, false)
+}
+
+fn try_start_with(disk: &SimDisk, keep_reserve: bool) -> Result<Arc<Broker>, OpenError> {
     let path = PathBuf::from("/data");
     let mut data_dir =
         DataDir::open(Arc::new(disk.clone()) as Arc<dyn Disk>, &path, [5; 16]).unwrap();
     let cluster = ClusterId::from_random([1; 16]);
     data_dir.settle(cluster).unwrap();
     let mut config = Config::new(path);
+    config.keep_reserve = keep_reserve;
     // Small, so that files roll and checkpoints are written within a test.
     config.commit_log_file_bytes = 64 * 1024;
     config.checkpoint_bytes = 48 * 1024;

@@ -3,13 +3,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Disk, DiskFile, Lock, OpenMode};
+use super::{Disk, DiskFile, Lock, OpenMode, Space};
 
 /// The system's limit on parts in one call (`IOV_MAX`).
 const CALL_PARTS: usize = 1024;
@@ -93,9 +94,18 @@ impl Disk for FileDisk {
         Ok(Lock(Some(file)))
     }
 
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+    fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(path)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok(Space {
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            // File systems that make inodes as they go count none.
+            free_inodes: if stat.f_files == 0 { u64::MAX } else { stat.f_favail },
+        })
+    }
+
+    fn file_system(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.dev())
     }
 }
 
@@ -133,6 +143,17 @@ impl DiskFile for File {
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(AsFd::as_fd(self))
+    }
+
+    fn allocate(&self, position: u64, length: u64) -> io::Result<bool> {
+        loop {
+            match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, position, length) {
+                Ok(()) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -10,8 +10,13 @@
 //! * After a failed sync nothing of that file is believed again: the page cache may show what the disk does not have.
 //! * EINTR and short writes are finished here and never seen by a caller. A write that cannot be finished is an error
 //!   (`WriteZero`).
+//! * Want of room ([`is_no_room`]) is no failed sync where it meets a write, a creation or [`DiskFile::allocate`]: the
+//!   same call may be made again. Where it meets a sync, it is one.
+//!
+//! A [`Reserve`] holds room back for what must not fail when the file system is full, and [`ReservedDisk`] gives it out.
 
 mod file;
+mod reserve;
 #[cfg(test)]
 pub mod sim;
 
@@ -23,11 +28,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use file::FileDisk;
+pub use reserve::{Reserve, ReservedDisk};
 
 /// Whether the call failed for want of room alone: the disk, or what is left to this user of it, is full.
 #[must_use]
 pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What a file system has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Its size.
+    pub total_bytes: u64,
+    /// Bytes that this user may still write.
+    pub free_bytes: u64,
+    /// Files and directories that this user may still create; `u64::MAX` where nothing but room limits them.
+    pub free_inodes: u64,
 }
 
 /// How [`Disk::open`] opens.
@@ -101,11 +118,20 @@ pub trait Disk: Send + Sync + Debug {
     /// As the system gives them.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Bytes that may still be written below `path`.
+    /// What the file system of `path` has left.
     ///
     /// # Errors
     /// As the system gives them.
-    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Which file system `path` lies on: the same number means the same room. The default has one.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn file_system(&self, path: &Path) -> io::Result<u64> {
+        let _ = path;
+        Ok(0)
+    }
 
     /// Claims the file at `path`, created when missing, for one holder until the [`Lock`] is dropped. The default
     /// locks nothing: it is for disks that no other process can see.
@@ -128,10 +154,16 @@ pub trait Disk: Send + Sync + Debug {
         if self.exists(&temporary) {
             self.remove_file(&temporary)?;
         }
-        let file = self.open(&temporary, OpenMode::CreateNew)?;
-        file.write_all_at(bytes, 0)?;
-        file.sync()?;
-        self.rename(&temporary, path)?;
+        let write = || {
+            let file = self.open(&temporary, OpenMode::CreateNew)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync()?;
+            self.rename(&temporary, path)
+        };
+        write().inspect_err(|_| {
+            // Where it cannot be removed either the next attempt does it.
+            self.remove_file(&temporary).ok();
+        })?;
         self.sync_dir(dir)
     }
 
@@ -211,6 +243,16 @@ pub trait DiskFile: Send + Sync + Debug {
     /// As the system gives them, if it has to be opened.
     fn hold(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Takes the room for a range, so that a later write to it does not fail for want of room. The length stays as it
+    /// is. False where the file system knows no such thing, as the default: nothing was done then.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn allocate(&self, position: u64, length: u64) -> io::Result<bool> {
+        let _ = (position, length);
+        Ok(false)
     }
 
     /// Makes the content and the length durable (fdatasync).

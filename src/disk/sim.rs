@@ -17,6 +17,9 @@
 //! * Calls that change something are counted from 0 ([`SimDisk::operations`]); reads are not.
 //!   [`SimDisk::stop_at`] lets the process die within one of them, [`SimDisk::fail_at`] fails one.
 //! * [`DiskFile::write_all_synced`] makes its own bytes durable and leaves the rest pending, as `RWF_DSYNC` may.
+//! * [`SimDisk::set_capacity`] makes the disk small: what does not fit is `StorageFull`, a write after as much as
+//!   fits. Without it the disk is without bounds and tells no size. What directories lead to counts; so do allocated
+//!   bytes, and an inode for each file and directory.
 //! * A failed sync drops what was pending: the live content still shows it, no later sync writes it. That is what
 //!   Linux does, and why a log must not go on after one.
 
@@ -26,7 +29,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Disk, DiskFile, OpenMode};
+use super::{Disk, DiskFile, OpenMode, Space};
 
 const SECTOR_BYTES: usize = 512;
 const ROOT: usize = 0;
@@ -43,6 +46,8 @@ pub enum Operation {
     Write(PathBuf, u64, usize),
     /// Bytes were written to a file and synced by the same call: as `Write`.
     WriteSynced(PathBuf, u64, usize),
+    /// Room for a range of a file was taken: position, length.
+    Allocate(PathBuf, u64, u64),
     /// A file got another length.
     SetLen(PathBuf, u64),
     /// A file was synced.
@@ -105,8 +110,17 @@ fn put(content: &mut Vec<u8>, position: usize, bytes: &[u8]) {
 
 #[derive(Debug, Clone)]
 enum Node {
-    File { live: Vec<u8>, durable: Vec<u8>, pending: Vec<Change> },
-    Dir { live: BTreeMap<String, usize>, durable: BTreeMap<String, usize> },
+    /// `allocated` bytes take room, also where `live` is shorter.
+    File {
+        live: Vec<u8>,
+        durable: Vec<u8>,
+        pending: Vec<Change>,
+        allocated: usize,
+    },
+    Dir {
+        live: BTreeMap<String, usize>,
+        durable: BTreeMap<String, usize>,
+    },
 }
 
 impl Node {
@@ -137,6 +151,14 @@ struct State {
     dead: bool,
     /// The disk before each counted call from when that was asked for on.
     images: Option<Arc<Mutex<Vec<State>>>>,
+    capacity: Option<Capacity>,
+}
+
+/// How much a small disk takes.
+#[derive(Debug, Clone, Copy)]
+struct Capacity {
+    bytes: u64,
+    inodes: u64,
 }
 
 /// What is to become of a counted call.
@@ -145,6 +167,10 @@ enum Fate {
     /// It takes place as far as unsynced things do, but the caller never hears of it.
     Died,
     Failed(i32),
+}
+
+fn no_room() -> io::Error {
+    io::Error::from_raw_os_error(ENOSPC)
 }
 
 fn dead() -> io::Error {
@@ -259,7 +285,7 @@ impl State {
     /// A write that is durable at once, and nothing else with it: only what is pending for the same bytes, and before
     /// that for the length, must have gone ahead.
     fn write_synced(&mut self, node: usize, position: usize, bytes: Vec<u8>) {
-        let Node::File { live, durable, pending } = &mut self.nodes[node] else { return };
+        let Node::File { live, durable, pending, .. } = &mut self.nodes[node] else { return };
         let end = position + bytes.len();
         pending.retain(|change| {
             let apart = match change {
@@ -273,6 +299,46 @@ impl State {
         });
         put(live, position, &bytes);
         put(durable, position, &bytes);
+    }
+
+    /// What is left, on a small disk.
+    fn space(&self) -> Option<Space> {
+        let Capacity { bytes, inodes } = self.capacity?;
+        let (mut used_bytes, mut used_inodes, mut dirs) = (0, 0, vec![ROOT]);
+        while let Some(dir) = dirs.pop() {
+            let Node::Dir { live, .. } = &self.nodes[dir] else { continue };
+            used_inodes += live.len() as u64;
+            for &child in live.values() {
+                match &self.nodes[child] {
+                    Node::Dir { .. } => dirs.push(child),
+                    Node::File { live, allocated, .. } => {
+                        used_bytes += live.len().max(*allocated) as u64;
+                    }
+                }
+            }
+        }
+        Some(Space {
+            total_bytes: bytes,
+            free_bytes: bytes.saturating_sub(used_bytes),
+            free_inodes: inodes.saturating_sub(used_inodes),
+        })
+    }
+
+    /// How far the file may reach, where it is to reach up to `end`.
+    fn room(&self, node: usize, end: usize) -> usize {
+        let Node::File { live, allocated, .. } = &self.nodes[node] else { return 0 };
+        let Some(space) = self.space() else { return end };
+        let have = live.len().max(*allocated);
+        let free = usize::try_from(space.free_bytes).unwrap_or(usize::MAX);
+        end.min(have.saturating_add(free))
+    }
+
+    fn inode(&self) -> io::Result<()> {
+        if self.space().is_some_and(|space| space.free_inodes == 0) {
+            Err(no_room())
+        } else {
+            Ok(())
+        }
     }
 
     fn sync_file(&mut self, node: usize) {
@@ -411,6 +477,11 @@ impl SimDisk {
         images.iter().map(|state| (state.operations.len(), Self::with(state.clone()))).collect()
     }
 
+    /// From now on no more than so many bytes and inodes.
+    pub fn set_capacity(&self, bytes: u64, inodes: u64) {
+        self.lock().capacity = Some(Capacity { bytes, inodes });
+    }
+
     /// A power cut: a new disk with what a real one could hold now. The same seed gives the same image.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
@@ -424,14 +495,14 @@ impl SimDisk {
         for node in &mut state.nodes {
             match node {
                 Node::Dir { live, durable } => live.clone_from(durable),
-                Node::File { live, durable, pending } => {
+                Node::File { live, durable, pending, .. } => {
                     *durable = crashed_content(std::mem::take(durable), pending, &mut random);
                     live.clone_from(durable);
                     pending.clear();
                 }
             }
         }
-        Self::with(State { nodes: state.nodes, ..State::default() })
+        Self::with(State { nodes: state.nodes, capacity: state.capacity, ..State::default() })
     }
 
     /// The end of the process alone (kill -9): a new disk with the page cache as it was, still unsynced.
@@ -441,6 +512,7 @@ impl SimDisk {
         Self::with(State {
             nodes: state.nodes.clone(),
             entries: state.entries.clone(),
+            capacity: state.capacity,
             ..State::default()
         })
     }
@@ -470,8 +542,10 @@ impl Disk for SimDisk {
             if state.find(path).is_ok() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
+            state.inode()?;
             state.change(Operation::Create(path.to_owned()), |state| {
-                let file = Node::File { live: vec![], durable: vec![], pending: vec![] };
+                let file =
+                    Node::File { live: vec![], durable: vec![], pending: vec![], allocated: 0 };
                 state.nodes.push(file);
                 let node = state.nodes.len() - 1;
                 state.change_entry(node, None, Some(place));
@@ -500,6 +574,7 @@ impl Disk for SimDisk {
             if state.find(path).is_ok() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
+            state.inode()?;
             state.nodes.push(Node::dir());
             let node = state.nodes.len() - 1;
             state.change_entry(node, None, Some(place));
@@ -568,8 +643,9 @@ impl Disk for SimDisk {
         }
     }
 
-    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(1 << 40)
+    fn space(&self, _path: &Path) -> io::Result<Space> {
+        // A disk without bounds tells nothing, so that nothing is done by its size.
+        self.lock().space().ok_or(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -587,6 +663,14 @@ impl fmt::Debug for SimFile {
 }
 
 impl SimFile {
+    /// Leaves of `bytes` what the disk has room for, and says whether that is all.
+    fn cut_to_room(&self, state: &State, position: usize, bytes: &mut Vec<u8>) -> bool {
+        let end = position + bytes.len();
+        let room = state.room(self.node, end);
+        bytes.truncate(room.saturating_sub(position));
+        room == end
+    }
+
     fn must_be_writable(&self) -> io::Result<()> {
         if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
@@ -618,8 +702,10 @@ impl DiskFile for SimFile {
         if let Fate::Failed(_) = fate {
             bytes.truncate(bytes.len() / 2);
         }
+        let fits = self.cut_to_room(&state, position, &mut bytes);
         state.write(self.node, Change::Write { position, bytes });
         match fate {
+            Fate::Done if !fits => Err(no_room()),
             Fate::Done => Ok(()),
             Fate::Died => Err(dead()),
             Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
@@ -634,6 +720,10 @@ impl DiskFile for SimFile {
         let fate = state.begin(operation)?;
         let position = usize::try_from(position).map_err(io::Error::other)?;
         match fate {
+            Fate::Done if !self.cut_to_room(&state, position, &mut bytes) => {
+                state.write(self.node, Change::Write { position, bytes });
+                Err(no_room())
+            }
             Fate::Done => {
                 state.write_synced(self.node, position, bytes);
                 Ok(())
@@ -675,6 +765,22 @@ impl DiskFile for SimFile {
         }
     }
 
+    fn allocate(&self, position: u64, length: u64) -> io::Result<bool> {
+        self.must_be_writable()?;
+        let end = usize::try_from(position + length).map_err(io::Error::other)?;
+        let operation = Operation::Allocate(self.path.clone(), position, length);
+        self.disk.lock().change(operation, |state| {
+            if state.room(self.node, end) < end {
+                return Err(no_room());
+            }
+            if let Node::File { allocated, .. } = &mut state.nodes[self.node] {
+                *allocated = end.max(*allocated);
+            }
+            Ok(())
+        })?;
+        Ok(true)
+    }
+
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.must_be_writable()?;
         let bytes = usize::try_from(length).map_err(io::Error::other)?;
@@ -694,132 +800,4 @@ impl DiskFile for SimFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EIO: i32 = 5;
-
-    fn file(disk: &SimDisk) -> Arc<dyn DiskFile> {
-        disk.open(Path::new("/f"), OpenMode::CreateNew).unwrap()
-    }
-
-    #[test]
-    fn what_is_synced_survives_every_crash() {
-        let disk = SimDisk::new();
-        let written = file(&disk);
-        written.write_all_at(&[7; 2000], 0).unwrap();
-        written.sync().unwrap();
-        disk.sync_dir(Path::new("/")).unwrap();
-        for seed in 0..20 {
-            let image = disk.crash(seed);
-            assert_eq!(image.read_all(Path::new("/f"), 2000).unwrap(), [7; 2000]);
-        }
-    }
-
-    #[test]
-    fn unsynced_writes_arrive_whole_torn_at_sectors_or_not_at_all() {
-        let disk = SimDisk::new();
-        let written = file(&disk);
-        disk.sync_dir(Path::new("/")).unwrap();
-        written.write_all_at(&[1; 2048], 0).unwrap();
-        written.sync().unwrap();
-        written.write_all_at(&[2; 2048], 0).unwrap();
-        let (mut old, mut torn, mut new) = (0, 0, 0);
-        for seed in 0..200 {
-            let bytes = disk.crash(seed).read_all(Path::new("/f"), 4096).unwrap();
-            assert!(bytes.chunks(512).all(|s| s == [1; 512] || s == [2; 512]));
-            match bytes.iter().map(|b| usize::from(*b)).sum() {
-                2048 => old += 1,
-                4096 => new += 1,
-                _ => torn += 1,
-            }
-        }
-        assert!(old > 10 && torn > 10 && new > 10, "{old} {torn} {new}");
-    }
-
-    #[test]
-    fn an_entry_needs_the_sync_of_its_directory() {
-        let disk = SimDisk::new();
-        file(&disk).sync().unwrap();
-        let kept = (0..40).filter(|s| disk.crash(*s).exists(Path::new("/f"))).count();
-        assert!(kept > 5 && kept < 35, "{kept}");
-        disk.sync_dir(Path::new("/")).unwrap();
-        disk.rename(Path::new("/f"), Path::new("/g")).unwrap();
-        for seed in 0..40 {
-            let image = disk.crash(seed);
-            assert!(image.exists(Path::new("/f")) != image.exists(Path::new("/g")));
-        }
-        disk.remove_file(Path::new("/g")).unwrap();
-        disk.sync_dir(Path::new("/")).unwrap();
-        assert!((0..40).all(|s| disk.crash(s).list(Path::new("/")).unwrap().is_empty()));
-    }
-
-    #[test]
-    fn replace_leaves_old_or_new_content_wherever_it_stops() {
-        let path = Path::new("/d/state");
-        for stop in 0..6 {
-            let disk = SimDisk::new();
-            disk.create_dir_all(Path::new("/d")).unwrap();
-            disk.replace(path, &[1; 1000]).unwrap();
-            disk.stop_at(disk.operations().len() + stop);
-            let done = disk.replace(path, &[2; 1000]).is_ok();
-            assert_eq!(done, stop == 5);
-            for seed in 0..20 {
-                let bytes = disk.crash(seed).read_all(path, 1000).unwrap();
-                assert!(bytes == [2; 1000] || (!done && bytes == [1; 1000]), "{stop} {seed}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_failed_sync_shows_what_the_disk_does_not_have() {
-        let disk = SimDisk::new();
-        let written = file(&disk);
-        disk.sync_dir(Path::new("/")).unwrap();
-        written.write_all_at(b"gone", 0).unwrap();
-        disk.fail_at(disk.operations().len(), EIO);
-        assert_eq!(written.sync().unwrap_err().raw_os_error(), Some(EIO));
-        written.sync().unwrap();
-        assert_eq!(disk.restart().read_all(Path::new("/f"), 10).unwrap(), b"gone");
-        assert_eq!(disk.crash(1).read_all(Path::new("/f"), 10).unwrap(), b"");
-    }
-
-    #[test]
-    fn a_synced_write_makes_its_own_bytes_durable_and_nothing_else() {
-        let disk = SimDisk::new();
-        let written = file(&disk);
-        disk.sync_dir(Path::new("/")).unwrap();
-        let write =
-            |byte, position| written.write_all_synced(&[io::IoSlice::new(&[byte; 512])], position);
-        written.write_all_at(&[1; 1024], 0).unwrap();
-        write(2, 1024).unwrap();
-        let mut first = std::collections::BTreeSet::new();
-        for seed in 0..40 {
-            let bytes = disk.crash(seed).read_all(Path::new("/f"), 4096).unwrap();
-            assert_eq!(bytes[1024..], [2; 512]);
-            first.insert(bytes[0]);
-        }
-        assert_eq!(first, [0, 1].into());
-        // What waited for the same place goes ahead of it.
-        written.write_all_at(&[3; 512], 1024).unwrap();
-        write(4, 1024).unwrap();
-        disk.fail_at(disk.operations().len(), EIO);
-        write(5, 1024).unwrap_err();
-        assert_eq!(disk.restart().read_all(Path::new("/f"), 4096).unwrap()[1024..], [5; 512]);
-        for seed in 0..40 {
-            let bytes = disk.crash(seed).read_all(Path::new("/f"), 4096).unwrap();
-            assert_eq!(bytes[1024..], [4; 512]);
-        }
-    }
-
-    #[test]
-    fn after_the_stop_every_call_fails() {
-        let disk = SimDisk::new();
-        disk.stop_at(1);
-        let written = file(&disk);
-        assert!(written.write_all_at(b"x", 0).is_err());
-        assert!(written.sync().is_err() && written.len().is_err());
-        assert!(disk.open(Path::new("/f"), OpenMode::Read).is_err());
-        assert_eq!(disk.operations().len(), 2);
-    }
-}
+mod tests;

@@ -216,7 +216,7 @@ impl Failure for CreateTopicError {
             Self::Option(OptionError::Unknown { .. } | OptionError::Invalid { .. }) => {
                 Code::InvalidConfig
             }
-            Self::Storage(_) => Code::KafkaStorageError,
+            Self::DiskFull | Self::Storage(_) => Code::KafkaStorageError,
             Self::ShardServers { .. } | Self::Stopping => Code::RequestTimedOut,
         }
         .into()
@@ -341,6 +341,7 @@ mod tests {
         let bad = TopicName::new("").unwrap_err();
         check(&CreateTopicError::InvalidName(bad), 17, false);
         check(&CreateTopicError::ReservedName, 17, false);
+        check(&CreateTopicError::DiskFull, 56, true);
         check(&CreateTopicError::Exists { name: name() }, 36, false);
         check(&CreateTopicError::Collides { name: name(), other: topic() }, 17, false);
         check(&CreateTopicError::InvalidPartitions { partitions: 0, expected: name() }, 37, false);

@@ -64,6 +64,7 @@ fn open_broker(disk: Arc<dyn Disk>, path: PathBuf) -> Arc<Broker> {
     let cluster = ClusterId::from_random([1; 16]);
     data_dir.settle(cluster).unwrap();
     let mut config = broker::Config::new(path);
+    config.keep_reserve = false;
     config.commit_log_file_bytes = 1 << 20;
     let metrics = broker::Metrics::new(&mut Registry::default());
     Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics).unwrap()

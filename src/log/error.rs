@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::is_no_room;
 use crate::record;
 use crate::types::{Offset, TopicPartition};
 
@@ -174,6 +175,12 @@ impl From<DamagedRange> for Error {
 }
 
 impl Error {
+    /// Whether the disk is full, and nothing else is wrong: the same call may be made again.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Io { op, source, .. } if *op != "sync" && is_no_room(source))
+    }
+
     /// For `map_err` on an operation of the disk.
     pub(super) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { op, path: path.to_owned(), source }

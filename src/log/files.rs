@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
 use super::segment::base_offset_of;
-use crate::disk::{Disk, DiskFile, Lock, OpenMode};
+use crate::disk::{Disk, DiskFile, Lock, OpenMode, Space};
 
 /// Files that are gone may be so many more in the ring than there are.
 const SLACK: usize = 64;
@@ -311,8 +311,12 @@ impl Disk for Files {
         self.disk.sync_dir(dir)
     }
 
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.disk.free_bytes(path)
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.disk.space(path)
+    }
+
+    fn file_system(&self, path: &Path) -> io::Result<u64> {
+        self.disk.file_system(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Lock> {

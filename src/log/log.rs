@@ -132,7 +132,8 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Batch`] and [`Error::NotContiguous`]: nothing was appended. [`Error::Io`]: any part was, and every
-    /// later call is [`Error::Poisoned`].
+    /// later call is [`Error::Poisoned`]; unless the disk is full ([`Error::is_no_room`]): the batches below
+    /// [`Log::end_offset`] were appended then, and the rest may be given again.
     pub fn append(&mut self, batches: &[u8], now_ms: i64) -> Result<(), Error> {
         self.check_poison()?;
         let mut headers = Vec::new();
@@ -197,7 +198,7 @@ impl Log {
     /// Seals the active segment, if there is one with data, so that it can be deleted; the next append begins another.
     ///
     /// # Errors
-    /// [`Error::Io`] and then [`Error::Poisoned`], as of [`Log::append`].
+    /// [`Error::Io`] and then [`Error::Poisoned`], as of [`Log::append`]; on a full disk it may be called again.
     pub fn roll(&mut self) -> Result<(), Error> {
         self.check_poison()?;
         self.empty_at = self.end_offset();
@@ -224,6 +225,8 @@ impl Log {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     self.disk.create_dir_all(&self.dir)
                 }
+                // By an attempt before this one, which found no room for the rest.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
                 other => other,
             };
             created.map_err(Error::io("create", &self.dir))?;
@@ -298,18 +301,23 @@ impl Log {
     }
 
     /// Everything that has changed since the last call and is not synced. The index entries of the changed segments are
-    /// written out. To be synced outside the caller's lock.
+    /// written out; where the disk is full for that, nothing is taken, and the sync of what is given says so. To be
+    /// synced outside the caller's lock.
     pub fn take_dirty(&mut self) -> Dirty {
-        let set = std::mem::take(&mut self.dirty);
         let mut failed = self.check_poison().err();
+        if failed.is_none() {
+            let flushed = self.dirty.segments.values().map(|segment| segment.flush_indexes());
+            failed = flushed.collect::<Result<(), Error>>().err();
+        }
+        let set = match &failed {
+            Some(error) if error.is_no_room() => DirtySet::default(),
+            _ => std::mem::take(&mut self.dirty),
+        };
         let mut files = set.files;
         let mut dir = set.dir;
         for segment in set.segments.values() {
             // An index file may have been created.
             dir = true;
-            if failed.is_none() {
-                failed = segment.flush_indexes().err();
-            }
             files.extend(segment.take_unsynced());
         }
         let parent = self.dir.parent().filter(|_| set.parent).map(Path::to_owned);
@@ -367,7 +375,7 @@ impl Log {
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let result = change(self);
-        if result.is_err() {
+        if result.as_ref().is_err_and(|error| !error.is_no_room()) {
             self.poisoned.store(true, Ordering::Release);
         }
         result
@@ -468,7 +476,9 @@ impl Dirty {
     /// opened again at the last recovery point.
     pub fn sync(mut self) -> Result<(), Error> {
         if let Some(error) = self.failed.take() {
-            self.poisoned.store(true, Ordering::Release);
+            if !error.is_no_room() {
+                self.poisoned.store(true, Ordering::Release);
+            }
             return Err(error);
         }
         for (path, file) in &self.files {

@@ -1,5 +1,6 @@
 //! `partition.meta`: whose directory this is. Names of topics return after deletion, ids never do.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,7 +67,7 @@ pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Meta, Error> {
     }
     match disk.read_all(&path, 4096) {
         Ok(bytes) => Ok(decode(&bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
             Ok(Meta::Unknown(MetaFault::Damaged))
         }
         Err(error) => Err(Error::io("read", &path)(error)),
@@ -80,7 +81,13 @@ pub(super) fn create(
     id: TopicPartition,
 ) -> Result<Arc<dyn DiskFile>, Error> {
     let path = path(dir);
-    let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
+    let file = match disk.open(&path, OpenMode::CreateNew) {
+        // By an attempt before this one, which found no room for its content.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            disk.open(&path, OpenMode::Write).map_err(Error::io("open", &path))?
+        }
+        other => other.map_err(Error::io("create", &path))?,
+    };
     file.write_all_at(&encode(id), 0).map_err(Error::io("write", &path))?;
     Ok(file)
 }

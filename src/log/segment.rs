@@ -289,10 +289,11 @@ impl View {
         let sums = indexes.sums().map_err(Error::io("read", &segment.paths.index))?;
         indexes.offsets.seal().map_err(Error::io("write", &segment.paths.index))?;
         indexes.times.seal().map_err(Error::io("write", &segment.paths.time_index))?;
-        if let Some(heads) = indexes.heads.take() {
-            let (path, summary) = (&segment.paths.check, self.summary(sums, &heads));
-            let file = check::write(segment.disk.as_ref(), path, &summary, &heads);
+        if let Some(heads) = &indexes.heads {
+            let (path, summary) = (&segment.paths.check, self.summary(sums, heads));
+            let file = check::write(segment.disk.as_ref(), path, &summary, heads);
             let file = file.map_err(Error::io("write", path))?;
+            indexes.heads = None;
             *segment.unsynced.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         }
         Ok(())

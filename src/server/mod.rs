@@ -20,6 +20,7 @@
 //! Where to look next: `run.rs` for the order, `listen.rs` for what `localhost:0` binds.
 
 mod data_dir;
+mod disk;
 mod error;
 mod healthcheck;
 mod listen;

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::disk;
 use super::error::Error;
 use super::listen::{Advertised, Listener};
 use super::local_log;
@@ -52,6 +53,7 @@ pub async fn open(context: Context) -> Result<Parts, Error> {
     };
     storage::watch(Arc::clone(&tier), context.health.clone(), stop.clone());
     local_log::watch(Arc::clone(&broker), context.health.clone(), stop.clone());
+    disk::watch(Arc::clone(&broker), context.health.clone(), stop.clone());
     let kafka = kafka_front_end(&context, &broker);
     let tlog = tlog_front_end(&context, &broker, &stop);
     let finish: Stop = Box::new(move |deadline| Box::pin(finish(broker, tier, stop, deadline)));

@@ -36,7 +36,9 @@ pub(super) async fn open(
 ) -> Result<Opened, Error> {
     let storage = storage(&context.config)?;
     let config = tier_config(&context.config)?;
-    let stores = storage.stores(&data_dir.disk, &mut super::parts::random).map_err(refused)?;
+    let stores = storage
+        .stores(&data_dir.disk, &data_dir.reserve, &mut super::parts::random)
+        .map_err(refused)?;
     let identity = Identity {
         data_dir: data_dir.id,
         cluster: data_dir.cluster.filter(|_| data_dir.holds_state()),

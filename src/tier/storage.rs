@@ -9,7 +9,7 @@ use super::encryption::{FIRST_KID, KeyRing, KeySource, MasterKey, parse_key};
 use super::error::KeyError;
 use super::store::addresses::Address;
 use super::store::{DirectoryStore, MemoryStore, RedisConfig, RedisStore, ShardStore, StoreError};
-use crate::disk::Disk;
+use crate::disk::{Disk, Reserve};
 
 /// More than a key file holds.
 const KEY_FILE_BYTES: u64 = 4096;
@@ -26,20 +26,23 @@ pub enum Storage {
 }
 
 impl Storage {
-    /// The stores, none of which was asked anything yet. `random` draws bytes for the identity of new ones.
+    /// The stores, none of which was asked anything yet. Directories leave the last room of a file system to what
+    /// `reserve` is for. `random` draws bytes for the identity of new ones.
     ///
     /// # Errors
     /// [`StoreError`] for an address that cannot be one.
     pub fn stores(
         &self,
         disk: &Arc<dyn Disk>,
+        reserve: &Arc<Reserve>,
         random: &mut dyn FnMut() -> [u8; 16],
     ) -> Result<Vec<Arc<dyn ShardStore>>, StoreError> {
         match self {
             Self::Directories(paths) => Ok(paths
                 .iter()
                 .map(|path| {
-                    let store = DirectoryStore::new(Arc::clone(disk), path.clone(), random());
+                    let (disk, reserve) = (Arc::clone(disk), Arc::clone(reserve));
+                    let store = DirectoryStore::beside(disk, path.clone(), random(), reserve);
                     Arc::new(store) as Arc<dyn ShardStore>
                 })
                 .collect()),
@@ -138,11 +141,13 @@ mod tests {
     #[test]
     fn each_storage_gives_its_stores() {
         let disk: Arc<dyn Disk> = Arc::new(crate::disk::FileDisk);
+        let reserve = Reserve::find(Arc::clone(&disk), PathBuf::from("/none/reserve"), 16).unwrap();
+        let reserve = Arc::new(reserve);
         let mut random = || [3; 16];
-        let stores = Storage::Memory(6).stores(&disk, &mut random).unwrap();
+        let stores = Storage::Memory(6).stores(&disk, &reserve, &mut random).unwrap();
         assert_eq!(stores.len(), 6);
         let paths = vec![PathBuf::from("a"), PathBuf::from("b")];
-        let stores = Storage::Directories(paths).stores(&disk, &mut random).unwrap();
+        let stores = Storage::Directories(paths).stores(&disk, &reserve, &mut random).unwrap();
         assert_eq!(stores[1].name(), "b");
     }
 }

@@ -42,6 +42,7 @@ fn of_create_error(error: &CreateTopicError) -> HandshakeStatus {
         CreateTopicError::Exists { .. }
         | CreateTopicError::InvalidPartitions { .. }
         | CreateTopicError::Option(_)
+        | CreateTopicError::DiskFull
         | CreateTopicError::Storage(_)
         | CreateTopicError::ShardServers { .. }
         | CreateTopicError::Stopping => HandshakeStatus::Internal,

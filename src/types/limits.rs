@@ -87,6 +87,20 @@ pub const TIER_ADDRESS_BYTES: usize = 260;
 /// Largest commit in the commit log: what the committer gathers before it writes, one batch at least.
 pub const COMMIT_BYTES: usize = 2 * RECORD_BATCH_BYTES;
 
+/// Most room that is held back on the file system of the data directory for what was accepted before it was full: the
+/// largest commit in the commit log, the same in segments, and a checkpoint, indexes and the events of deletions.
+pub const DISK_RESERVE_BYTES: u64 = 288 * 1024 * 1024;
+/// Of it, for all but batches: a checkpoint of [`BROKER_PARTITIONS`] takes some 10 MB, a commit of an event 512 bytes.
+const DISK_RESERVE_OTHER_BYTES: u64 = 32 * 1024 * 1024;
+/// On a smaller file system the reserve is one of so many parts of it; what is queued is kept to what is free there.
+pub const DISK_RESERVE_SHARE: u64 = 100;
+/// Least reserve: commits of some thousand events, and a checkpoint of some thousand topics.
+pub const DISK_RESERVE_LEAST_BYTES: u64 = 8 * 1024 * 1024;
+
+const _: () = assert!(DISK_RESERVE_BYTES >= 2 * COMMIT_BYTES as u64 + DISK_RESERVE_OTHER_BYTES);
+const _: () = assert!(DISK_RESERVE_OTHER_BYTES >= 1024 * BROKER_PARTITIONS as u64);
+const _: () = assert!(DISK_RESERVE_LEAST_BYTES < DISK_RESERVE_BYTES);
+
 /// Partitions of one topic, and partitions in all: each costs a directory and some kilobytes of memory.
 pub const TOPIC_PARTITIONS: i32 = 1_000;
 /// See [`TOPIC_PARTITIONS`].

@@ -21,6 +21,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// The disk is full. Nothing was written: the same commit may be tried again.
+    #[error("no room for a commit in {}", path.display())]
+    NoRoom {
+        /// The file that it was for.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// An acknowledged commit cannot be read. Nothing was cut.
     #[error(
         "commit {commit} in {} at byte {position} is damaged ({why}) although it was acknowledged; put a good copy of \

@@ -64,7 +64,9 @@
 //! * A commit is one call that writes and syncs it (`RWF_DSYNC`; where the file system has no such call, or the commit
 //!   more parts than a call takes, a write and an fdatasync). After any error nothing more is written
 //!   ([`Error::Poisoned`]): the page cache may show what the disk does not have.
-//! * Want of room is such an error when it meets a commit. It is none where a file is not in the log yet: a spare is
+//! * Want of room is such an error when it meets the write of a commit. So a file that grows takes the room for a commit
+//!   before it writes it (`fallocate`, a MiB ahead, where the file system knows that); a commit for which there is none was
+//!   not begun and may be tried again ([`Error::NoRoom`]). Nor is it one where a file is not in the log yet: a spare is
 //!   then done without, and a log that finds no room for its next file goes on in the one it has.
 //! * Number and link decide whether a frame is the next commit, never its CRC alone: see the next section.
 //!

@@ -43,8 +43,9 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Opens the commit log in `dir`, or creates it where `after` is 0, and hands every commit above `after` to `replay`, in order, each
-    /// once. `after` is the caller's checkpoint: nothing at or below it is needed any more; 0 where there is none.
+    /// Opens the commit log in `dir`, or creates it where `after` is 0, and hands every commit above `after` to
+    /// `replay`, in order, each once. `after` is the caller's checkpoint: nothing at or below it is needed any more;
+    /// 0 where there is none.
     ///
     /// A torn tail is passed over, and written over. All that was handed to `replay` is durable on return; before, the
     /// last commit may not be.
@@ -108,6 +109,7 @@ impl Wal {
     /// Writes one commit and syncs it; no entries at all make a commit too. Durable on return.
     ///
     /// # Errors
+    /// [`Error::NoRoom`]: nothing was written, and the call may be made again.
     /// [`Error::TooLarge`] for entries of more than [`COMMIT_BYTES`](crate::types::limits::COMMIT_BYTES) in all, by
     /// [`Entry::stored_bytes`]; nothing was done. [`Error::Io`]: the commit may or may not be found by the next
     /// [`Wal::open`], every later call is [`Error::Poisoned`].
@@ -119,6 +121,10 @@ impl Wal {
         self.poisoned = true;
         if self.active.is_full(&frame, self.config.file_bytes) {
             self.roll()?;
+        }
+        if let Err(error) = self.active.allocate(&frame) {
+            self.poisoned = !matches!(error, Error::NoRoom { .. });
+            return Err(error);
         }
         self.active.append(&frame, entries)?;
         self.last = frame.link();

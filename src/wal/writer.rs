@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::frame::{ALIGN_BYTES, Encoded, Entry, Frame, Kind, Link, padding};
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode, is_no_room};
 use crate::types::{CommitNumber, DataDirId};
 
 /// Name of the file whose first commit is `first`.
@@ -20,6 +20,9 @@ pub(super) fn first_commit(name: &str) -> Option<CommitNumber> {
     (first > 0 && file_name(first) == name).then_some(first)
 }
 
+/// A file that grows takes so much room ahead of its commits.
+const ALLOCATED_AHEAD_BYTES: u64 = 1 << 20;
+
 /// The open file and where its next commit goes.
 #[derive(Debug)]
 pub(super) struct FileWriter {
@@ -29,6 +32,8 @@ pub(super) struct FileWriter {
     pub(super) position: u64,
     /// Of the file, which was written before where this is more than `position`.
     pub(super) length: u64,
+    /// Up to here the file has blocks, as far as is known.
+    allocated: u64,
 }
 
 impl FileWriter {
@@ -43,7 +48,7 @@ impl FileWriter {
     ) -> Result<Self, Error> {
         let file = disk.open(&path, mode).map_err(Error::io("open", &path))?;
         let length = file.len().map_err(Error::io("measure", &path))?;
-        let mut writer = Self { file, path, position: 0, length };
+        let mut writer = Self { file, path, position: 0, length, allocated: length };
         writer.append(&Encoded::file(previous, id), &[])?;
         Ok(writer)
     }
@@ -79,13 +84,33 @@ impl FileWriter {
         file.sync().map_err(Error::io("sync", path))?;
         disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
         let length = file.len().map_err(Error::io("measure", path))?;
-        Ok(Self { file, path: path.to_owned(), position, length })
+        Ok(Self { file, path: path.to_owned(), position, length, allocated: length })
     }
 
     /// Whether the file has a commit, and `frame` would make it longer than `file_bytes`.
     pub(super) fn is_full(&self, frame: &Encoded, file_bytes: u64) -> bool {
         let has_commit = self.position > ALIGN_BYTES as u64;
         has_commit && frame.head.end(self.position) > file_bytes
+    }
+
+    /// Takes the room for a frame behind the last one, so that the write does not fail for want of it; while the file
+    /// grows some more, so that not every commit does so.
+    pub(super) fn allocate(&mut self, frame: &Encoded) -> Result<(), Error> {
+        let end = frame.head.end(self.position);
+        if end <= self.allocated {
+            return Ok(());
+        }
+        let from = self.allocated;
+        let allocate = |end: u64| self.file.allocate(from, end - from);
+        let allocated = match allocate(end + ALLOCATED_AHEAD_BYTES) {
+            Err(error) if is_no_room(&error) => allocate(end).map(|_| end),
+            other => other.map(|_| end + ALLOCATED_AHEAD_BYTES),
+        };
+        self.allocated = allocated.map_err(|source| match is_no_room(&source) {
+            true => Error::NoRoom { path: self.path.clone(), source },
+            false => Error::Io { op: "take room in", path: self.path.clone(), source },
+        })?;
+        Ok(())
     }
 
     /// Writes a frame behind the last one. Durable on return.
@@ -97,6 +122,7 @@ impl FileWriter {
             .map_err(Error::io("write and sync", &self.path))?;
         self.position = frame.head.end(self.position);
         self.length = self.length.max(self.position);
+        self.allocated = self.allocated.max(self.length);
         Ok(())
     }
 }

@@ -6,8 +6,8 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::broker::tests::{append, contents, plain};
 use crate::broker::{Adopted, AppendError, Config, DataDir, Metrics, NewTopic, Origin, ReadError};
-use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
+use crate::disk::{Disk, Reserve};
 use crate::record::BatchBuilder;
 use crate::tier::store::ShardStore;
 use crate::tier::{self, Identity, Storage, Tier};
@@ -25,7 +25,8 @@ fn servers() -> Servers {
         next += 1;
         [next; 16]
     };
-    Storage::Memory(6).stores(&disk, &mut random).unwrap()
+    let reserve = Reserve::find(Arc::clone(&disk), PathBuf::from("/none/reserve"), 16).unwrap();
+    Storage::Memory(6).stores(&disk, &Arc::new(reserve), &mut random).unwrap()
 }
 
 /// A broker over a disk, empty or not, and servers that may hold something already.

@@ -16,7 +16,8 @@ fn start(disk: &SimDisk) -> Arc<Broker> {
     let cluster = ClusterId::from_random([1; 16]);
     data_dir.settle(cluster).unwrap();
     let metrics = Metrics::new(&mut Registry::default());
-    let config = crate::broker::Config::new(path);
+    let mut config = crate::broker::Config::new(path);
+    config.keep_reserve = false;
     Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics).unwrap()
 }
 

@@ -127,11 +127,52 @@ fn a_failed_write_is_not_followed_by_another() {
     let disk = SimDisk::new();
     let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
     appended(&mut log, &mut model, 1);
-    disk.fail_at(disk.operations().len(), 28);
+    disk.fail_at(disk.operations().len(), 5);
     let batch = ModelBatch::new(2, &[1], 40).bytes;
     assert!(matches!(log.append(&batch, 0), Err(Error::Io { op: "write", .. })));
     assert!(matches!(log.append(&batch, 0), Err(Error::Poisoned { .. })));
     model.check(&log.reader());
+}
+
+/// Whatever finds no room, at whichever call: the same call again does it, and everything is there after a crash.
+#[test]
+fn a_log_that_found_no_room_goes_on_where_it_stood() {
+    let (mut failed, mut at) = (0, data_disk().operations().len());
+    loop {
+        let disk = data_disk();
+        let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+        disk.fail_at(at, 28);
+        for _ in 0..12 {
+            let batch = ModelBatch::new(model.end(0), &[1, 1], 400);
+            match log.append(&batch.bytes, 0) {
+                Err(error) if error.is_no_room() => {
+                    failed += 1;
+                    model.check(&log.reader());
+                    log.append(&batch.bytes, 0).unwrap();
+                }
+                done => done.unwrap(),
+            }
+            model.0.push(batch);
+        }
+        match log.take_dirty().sync() {
+            Err(error) if error.is_no_room() => {
+                failed += 1;
+                checkpoint(&mut log);
+            }
+            // A sync that fails for want of room is a failed sync.
+            Err(error) => assert!(error.to_string().contains("sync"), "{error}"),
+            Ok(()) => {
+                model.check(&log.reader());
+                let image = disk.crash(at as u64);
+                model.check(&testing::open(&image, &dir(), 0, model.end(0)).reader());
+            }
+        }
+        if at >= disk.operations().len() {
+            break;
+        }
+        at += 1;
+    }
+    assert!(failed > 20, "{failed}");
 }
 
 #[test]

@@ -32,7 +32,8 @@ impl Server {
         let cluster = ClusterId::from_random([1; 16]);
         data_dir.settle(cluster).unwrap();
         let metrics = Metrics::new(&mut Registry::default());
-        let config = crate::broker::Config::new(path);
+        let mut config = crate::broker::Config::new(path);
+        config.keep_reserve = false;
         let broker =
             Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics).unwrap();
         let config = Config {

@@ -462,10 +462,17 @@ fn a_commit_is_one_synced_write() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk).unwrap();
     let before = disk.operations().len();
-    wal.commit(&[entry("a"), entry("b"), entry(vec![0; 3000])]).unwrap();
+    wal.commit(&[entry("a"), entry("b"), entry(vec![0; 1000])]).unwrap();
     // By the name that the file had when it was made.
     let path = Path::new(DIR).join("spare-1");
-    assert_eq!(disk.operations()[before..], [Operation::WriteSynced(path, 512, 3584)]);
+    let (room, write) = (
+        Operation::Allocate(path.clone(), 512, 1536 + (1 << 20)),
+        Operation::WriteSynced(path.clone(), 512, 1536),
+    );
+    // The file grows: room for some more is taken once.
+    assert_eq!(disk.operations()[before..], [room, write]);
+    wal.commit(&[entry("c")]).unwrap();
+    assert_eq!(disk.operations()[before + 2..], [Operation::WriteSynced(path, 2048, 512)]);
 }
 
 #[test]

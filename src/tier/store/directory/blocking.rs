@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 use bytes::Bytes;
 
 use super::partition::{Bucket, Partition, lock};
-use crate::disk::{Disk, Lock, OpenMode};
+use crate::disk::{Disk, Lock, OpenMode, Reserve};
 use crate::tier::store::error::{bounded, bounded_listing};
 use crate::tier::store::framed::{self, Damage};
 use crate::tier::store::manifest_file::{AppendError, ManifestFile};
@@ -35,6 +35,8 @@ pub(super) struct Directory {
     root: PathBuf,
     name: String,
     random: [u8; 16],
+    /// Room that is not for shards, where it is of the same file system.
+    reserve: Option<Arc<Reserve>>,
     opened: Mutex<Option<Arc<Opened>>>,
     /// Which sync failed: nothing is written any more.
     failed: Mutex<Option<String>>,
@@ -44,6 +46,8 @@ pub(super) struct Directory {
 struct Opened {
     _lock: Lock,
     run_id: String,
+    /// The reserve is of the same file system.
+    is_beside: bool,
     partitions: Mutex<HashMap<TopicPartition, Arc<Partition>>>,
     /// Held while the cluster record or a topic record is written.
     catalogue: Mutex<()>,
@@ -51,9 +55,15 @@ struct Opened {
 }
 
 impl Directory {
-    pub fn new(disk: Arc<dyn Disk>, root: PathBuf, random: [u8; 16]) -> Self {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        root: PathBuf,
+        random: [u8; 16],
+        reserve: Option<Arc<Reserve>>,
+    ) -> Self {
         let name = root.display().to_string();
-        Self { disk, root, name, random, opened: Mutex::default(), failed: Mutex::default() }
+        let (opened, failed) = (Mutex::default(), Mutex::default());
+        Self { disk, root, name, random, reserve, opened, failed }
     }
 
     pub fn name(&self) -> &str {
@@ -81,6 +91,10 @@ impl Directory {
         let new = Arc::new(Opened {
             _lock: held,
             run_id: self.run_id()?,
+            is_beside: self
+                .reserve
+                .as_ref()
+                .is_some_and(|reserve| reserve.is_beside(&self.root).unwrap_or(false)),
             partitions: Mutex::default(),
             catalogue: Mutex::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
@@ -232,6 +246,7 @@ impl Directory {
     ) -> Result<(), StoreError> {
         bounded(&self.name, "a shard", shard.len(), TIER_SHARD_BYTES)?;
         let opened = self.opened()?;
+        self.leave_room(&opened, shard.len())?;
         let partition = self.partition(name.partition)?;
         let _fence = self.admit(&partition, writer)?;
         let _stripe = opened.stripe(name);
@@ -244,6 +259,24 @@ impl Directory {
             Some(_) => return Err(StoreError::Conflict { server: self.name.clone(), name }),
         }
         bucket.sync(&*self.disk).map_err(|error| self.fail(&bucket.dir, error))
+    }
+
+    /// Refuses what would take the last of the data directory's file system: deletions, and what the server has promised,
+    /// need it more. Only shards take much.
+    fn leave_room(&self, opened: &Opened, bytes: usize) -> Result<(), StoreError> {
+        let Some(reserve) = self.reserve.as_ref().filter(|_| opened.is_beside) else {
+            return Ok(());
+        };
+        // Twice what appends leave, so that these do not end for the shards of what was appended before.
+        let needed = bytes as u64 + 2 * reserve.floor_bytes() + reserve.missing_bytes();
+        match reserve.space() {
+            Ok(space) if space.free_bytes < needed => Err(self.refused(&format!(
+                "{} bytes are free on its disk, which is the data directory's too, and the last of it is not for shards: \
+                 free some space there, or give -storage-dir directories of other disks",
+                space.free_bytes
+            ))),
+            _ => Ok(()),
+        }
     }
 
     pub fn get_shard(&self, name: ShardName) -> Result<Option<Bytes>, StoreError> {

@@ -8,7 +8,8 @@
 //!
 //! A put holds its partition's fence for reading until it is done, so that none lands behind a fence that rose
 //! meanwhile. A shard is written under a temporary name, synced and renamed; the sync of its directory is shared with
-//! the puts beside it. What a former process left visible but unsynced is synced before anything is concluded from it.
+//! the puts beside it. A shard that would take the last room of the data directory's file system is refused: it is sent again
+//! when there is more. What a former process left visible but unsynced is synced before anything is concluded from it.
 
 mod blocking;
 mod partition;

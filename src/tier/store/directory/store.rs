@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use super::blocking::Directory;
-use crate::disk::Disk;
+use crate::disk::{Disk, Reserve};
 use crate::tier::store::{
     Fence, Head, Numbered, Reply, ServerReport, ShardName, ShardStore, StoreError, Writer,
 };
@@ -30,7 +30,28 @@ impl DirectoryStore {
     /// operation until it can. `random` makes the run id of a new one.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, random: [u8; 16]) -> Self {
-        let directory = Arc::new(Directory::new(disk, root, random));
+        Self::with(disk, root, random, None)
+    }
+
+    /// As [`DirectoryStore::new`], in a store that refuses shards before they take the last room of the file system that
+    /// `reserve` is of.
+    #[must_use]
+    pub fn beside(
+        disk: Arc<dyn Disk>,
+        root: PathBuf,
+        random: [u8; 16],
+        reserve: Arc<Reserve>,
+    ) -> Self {
+        Self::with(disk, root, random, Some(reserve))
+    }
+
+    fn with(
+        disk: Arc<dyn Disk>,
+        root: PathBuf,
+        random: [u8; 16],
+        reserve: Option<Arc<Reserve>>,
+    ) -> Self {
+        let directory = Arc::new(Directory::new(disk, root, random, reserve));
         Self { directory, calls: Arc::new(Semaphore::new(CALLS)) }
     }
 

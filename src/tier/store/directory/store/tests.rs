@@ -195,8 +195,8 @@ impl Disk for FailingDisk {
         }
         FileDisk.sync_dir(dir)
     }
-    fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
-        FileDisk.free_bytes(path)
+    fn space(&self, path: &Path) -> std::io::Result<crate::disk::Space> {
+        FileDisk.space(path)
     }
 }
 
@@ -227,4 +227,38 @@ async fn after_a_failed_sync_nothing_is_written_until_it_is_opened_anew() {
     assert_eq!(first.get_shard(shard(p, 1)).await.unwrap(), Some(bytes.clone()));
     drop(first);
     open().put_shard(shard(p, 2), writer(1, 1), bytes).await.unwrap();
+}
+
+/// The shards' file system is the data directory's: what is left of it at the end is not theirs.
+#[tokio::test]
+async fn shards_leave_the_last_room_to_the_local_log() {
+    let disk = crate::disk::sim::SimDisk::new();
+    disk.set_capacity(100 << 20, 1_000);
+    let reserve = Reserve::find(Arc::new(disk.clone()), "/reserve".into(), 16 << 20).unwrap();
+    let reserve = Arc::new(reserve);
+    while reserve.missing_bytes() > 0 {
+        reserve.refill().unwrap();
+    }
+    let store = DirectoryStore::beside(
+        Arc::new(disk.clone()),
+        "/shards/0".into(),
+        [1; 16],
+        reserve.clone(),
+    );
+    let p = fresh_partition();
+    let bytes = Bytes::from(vec![7; 1 << 20]);
+    let mut stored = 0;
+    let error = loop {
+        match store.put_shard(shard(p, stored), writer(1, 1), bytes.clone()).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_transient() && error.to_string().contains("-storage-dir"), "{error}");
+    let left = disk.space(Path::new("/")).unwrap().free_bytes;
+    assert!(left >= 2 * reserve.floor_bytes() && left < 3 * reserve.floor_bytes(), "{left}");
+    // What is small, and what deletions need, goes on.
+    store.put_topic(p.topic, Bytes::from_static(b"deleted")).await.unwrap();
+    let others = DirectoryStore::new(Arc::new(disk.clone()), "/shards/1".into(), [1; 16]);
+    others.put_shard(shard(p, 1), writer(1, 1), bytes).await.unwrap();
 }
