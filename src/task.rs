@@ -46,7 +46,11 @@ pub fn critical_thread<F>(
 where
     F: FnOnce() + Send + 'static,
 {
+    #[cfg(test)]
+    let end = testing::end();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        #[cfg(test)]
+        testing::set_end(end);
         let guard = AbortOnPanic { name };
         body();
         drop(guard);
@@ -56,7 +60,42 @@ where
 /// Ends the process with `code` at once: nothing pending is answered. For a failed write or sync of the commit log.
 pub fn die(code: i32, what: &str) -> ! {
     tracing::error!(what, "ending the process; a restart recovers");
+    #[cfg(test)]
+    testing::end_without_exit(code, what);
     std::process::exit(code)
+}
+
+/// For tests of what [`die`] leaves behind that cannot do without the rest of the process.
+#[cfg(test)]
+pub mod testing {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    /// Is told the exit code and why.
+    pub type End = Arc<dyn Fn(i32, &str) + Send + Sync>;
+
+    thread_local! {
+        static END: RefCell<Option<End>> = const { RefCell::new(None) };
+    }
+
+    /// On this thread, and on the critical threads that are started by it or by those, a death calls `end` in place of
+    /// ending the process. The dead thread then stands still for ever, as it would have: nothing is dropped or answered.
+    pub fn set_end(end: Option<End>) {
+        END.set(end);
+    }
+
+    pub(super) fn end() -> Option<End> {
+        END.with_borrow(Clone::clone)
+    }
+
+    pub(super) fn end_without_exit(code: i32, what: &str) {
+        if let Some(end) = end() {
+            end(code, what);
+            loop {
+                std::thread::park();
+            }
+        }
+    }
 }
 
 struct AbortOnPanic {

@@ -100,4 +100,6 @@ pub use topic_config::{
 pub use topics::Topic;
 
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod tests;

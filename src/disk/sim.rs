@@ -20,6 +20,8 @@
 //! * [`SimDisk::set_capacity`] makes the disk small: what does not fit is `StorageFull`, a write after as much as
 //!   fits. Without it the disk is without bounds and tells no size. What directories lead to counts; so do allocated
 //!   bytes, and an inode for each file and directory.
+//! * [`SimDisk::take_pictures`] keeps the state within every counted call, so that one run gives the crash images of a
+//!   stop at each of them, also of code whose threads cannot be stopped one by one.
 //! * A failed sync drops what was pending: the live content still shows it, no later sync writes it. That is what
 //!   Linux does, and why a log must not go on after one.
 
@@ -28,6 +30,8 @@ use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
 
 use super::{Disk, DiskFile, OpenMode, Space};
 
@@ -87,7 +91,7 @@ impl Random {
 
 #[derive(Debug, Clone)]
 enum Change {
-    Write { position: usize, bytes: Vec<u8> },
+    Write { position: usize, bytes: Bytes },
     SetLen(usize),
 }
 
@@ -108,12 +112,15 @@ fn put(content: &mut Vec<u8>, position: usize, bytes: &[u8]) {
     content[position..end].copy_from_slice(bytes);
 }
 
+/// Shared with the pictures that were taken, until one of them changes.
+type Content = Arc<Vec<u8>>;
+
 #[derive(Debug, Clone)]
 enum Node {
     /// `allocated` bytes take room, also where `live` is shorter.
     File {
-        live: Vec<u8>,
-        durable: Vec<u8>,
+        live: Content,
+        durable: Content,
         pending: Vec<Change>,
         allocated: usize,
     },
@@ -141,7 +148,7 @@ struct EntryChange {
     unsynced: Vec<usize>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct State {
     nodes: Vec<Node>,
     entries: Vec<EntryChange>,
@@ -152,6 +159,7 @@ struct State {
     /// The disk before each counted call from when that was asked for on.
     images: Option<Arc<Mutex<Vec<State>>>>,
     capacity: Option<Capacity>,
+    camera: Option<Camera>,
 }
 
 /// How much a small disk takes.
@@ -159,6 +167,28 @@ struct State {
 struct Capacity {
     bytes: u64,
     inodes: u64,
+}
+
+/// Tells how far the world outside has come.
+type Clock = Arc<dyn Fn() -> usize + Send + Sync>;
+
+#[derive(Clone)]
+struct Camera {
+    clock: Clock,
+    pictures: Vec<Picture>,
+}
+
+/// The disk within one counted call, which may or may not have taken place.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// The number of the call.
+    pub operation: usize,
+    /// What had happened outside at least: as the clock said before.
+    pub least: usize,
+    /// What can have happened at most: as the clock said behind it.
+    pub most: usize,
+    /// What [`SimDisk::crash`] and [`SimDisk::restart`] are asked for.
+    pub disk: SimDisk,
 }
 
 /// What is to become of a counted call.
@@ -192,9 +222,27 @@ impl State {
             self.dead = true;
             return Ok(Fate::Died);
         }
+        // A synced write takes its own, with its bytes on the way.
+        if !matches!(self.operations.last(), Some(Operation::WriteSynced(..))) {
+            self.take_picture(number, |_| ());
+        }
         match self.fail_at {
             Some((at, errno)) if at == number => Ok(Fate::Failed(errno)),
             _ => Ok(Fate::Done),
+        }
+    }
+
+    fn take_picture(&mut self, operation: usize, change: impl FnOnce(&mut Self)) {
+        let Some(clock) = self.camera.as_ref().map(|camera| Arc::clone(&camera.clock)) else {
+            return;
+        };
+        let least = clock();
+        let (nodes, entries) = (self.nodes.clone(), self.entries.clone());
+        let mut state = Self { nodes, entries, ..Self::default() };
+        change(&mut state);
+        let picture = Picture { operation, least, most: clock(), disk: SimDisk::with(state) };
+        if let Some(camera) = &mut self.camera {
+            camera.pictures.push(picture);
         }
     }
 
@@ -246,7 +294,7 @@ impl State {
 
     fn write(&mut self, node: usize, change: Change) {
         if let Node::File { live, pending, .. } = &mut self.nodes[node] {
-            change.apply(live);
+            change.apply(Arc::make_mut(live));
             pending.push(change);
         }
     }
@@ -284,7 +332,7 @@ impl State {
 
     /// A write that is durable at once, and nothing else with it: only what is pending for the same bytes, and before
     /// that for the length, must have gone ahead.
-    fn write_synced(&mut self, node: usize, position: usize, bytes: Vec<u8>) {
+    fn write_synced(&mut self, node: usize, position: usize, bytes: &[u8]) {
         let Node::File { live, durable, pending, .. } = &mut self.nodes[node] else { return };
         let end = position + bytes.len();
         pending.retain(|change| {
@@ -293,12 +341,12 @@ impl State {
                 Change::SetLen(_) => false,
             };
             if !apart {
-                change.apply(durable);
+                change.apply(Arc::make_mut(durable));
             }
             apart
         });
-        put(live, position, &bytes);
-        put(durable, position, &bytes);
+        put(Arc::make_mut(live), position, bytes);
+        put(Arc::make_mut(durable), position, bytes);
     }
 
     /// What is left, on a small disk.
@@ -344,7 +392,7 @@ impl State {
     fn sync_file(&mut self, node: usize) {
         if let Node::File { durable, pending, .. } = &mut self.nodes[node] {
             for change in pending.drain(..) {
-                change.apply(durable);
+                change.apply(Arc::make_mut(durable));
             }
         }
     }
@@ -486,7 +534,11 @@ impl SimDisk {
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let mut random = Random(seed);
-        let mut state = self.lock().clone();
+        let mut state = {
+            let state = self.lock();
+            let (nodes, entries) = (state.nodes.clone(), state.entries.clone());
+            State { nodes, entries, ..State::default() }
+        };
         for change in std::mem::take(&mut state.entries) {
             if random.coin() {
                 state.apply_entry(&change, true);
@@ -496,7 +548,10 @@ impl SimDisk {
             match node {
                 Node::Dir { live, durable } => live.clone_from(durable),
                 Node::File { live, durable, pending, .. } => {
-                    *durable = crashed_content(std::mem::take(durable), pending, &mut random);
+                    if !pending.is_empty() {
+                        let image = Arc::unwrap_or_clone(std::mem::take(durable));
+                        *durable = Arc::new(crashed_content(image, pending, &mut random));
+                    }
                     live.clone_from(durable);
                     pending.clear();
                 }
@@ -517,6 +572,44 @@ impl SimDisk {
         })
     }
 
+    /// Keeps a picture of every counted call from here on, with what `clock` says right before and behind it.
+    pub fn take_pictures(&self, clock: impl Fn() -> usize + Send + Sync + 'static) {
+        self.lock().camera = Some(Camera { clock: Arc::new(clock), pictures: Vec::new() });
+    }
+
+    /// The pictures so far; no more are taken.
+    #[must_use]
+    pub fn pictures(&self) -> Vec<Picture> {
+        self.lock().camera.take().map(|camera| camera.pictures).unwrap_or_default()
+    }
+
+    /// The end of the process while some of its threads go on: every call of theirs fails. Gives what
+    /// [`SimDisk::restart`] would have given.
+    #[must_use]
+    pub fn end(&self) -> Self {
+        let mut state = self.lock();
+        state.dead = true;
+        let (nodes, entries) = (
+            std::mem::replace(&mut state.nodes, vec![Node::dir()]),
+            std::mem::take(&mut state.entries),
+        );
+        Self::with(State { nodes, entries, ..State::default() })
+    }
+
+    /// Puts `bytes` in place of a stored file's content behind everybody's back.
+    ///
+    /// # Panics
+    /// Where there is no such file.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.lock();
+        let node = state.find(path).expect("the file exists");
+        if let Node::File { live, durable, pending, .. } = &mut state.nodes[node] {
+            *live = Arc::new(bytes.to_vec());
+            durable.clone_from(live);
+            pending.clear();
+        }
+    }
+
     /// Changes the bits `mask` of one stored byte behind everybody's back.
     ///
     /// # Panics
@@ -525,8 +618,8 @@ impl SimDisk {
         let mut state = self.lock();
         let node = state.find(path).expect("the file exists");
         if let Node::File { live, durable, .. } = &mut state.nodes[node] {
-            live[position] ^= mask;
-            durable[position] ^= mask;
+            Arc::make_mut(live)[position] ^= mask;
+            Arc::make_mut(durable)[position] ^= mask;
         }
     }
 }
@@ -544,8 +637,8 @@ impl Disk for SimDisk {
             }
             state.inode()?;
             state.change(Operation::Create(path.to_owned()), |state| {
-                let file =
-                    Node::File { live: vec![], durable: vec![], pending: vec![], allocated: 0 };
+                let (live, durable) = (Content::default(), Content::default());
+                let file = Node::File { live, durable, pending: vec![], allocated: 0 };
                 state.nodes.push(file);
                 let node = state.nodes.len() - 1;
                 state.change_entry(node, None, Some(place));
@@ -676,6 +769,12 @@ impl SimFile {
     }
 }
 
+fn joined(parts: &[io::IoSlice<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    bytes
+}
+
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let state = self.disk.lock();
@@ -695,7 +794,7 @@ impl DiskFile for SimFile {
 
     fn write_all_vectored_at(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
         self.must_be_writable()?;
-        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut bytes = joined(parts);
         let mut state = self.disk.lock();
         let fate = state.begin(Operation::Write(self.path.clone(), position, bytes.len()))?;
         let position = usize::try_from(position).map_err(io::Error::other)?;
@@ -703,7 +802,7 @@ impl DiskFile for SimFile {
             bytes.truncate(bytes.len() / 2);
         }
         let fits = self.cut_to_room(&state, position, &mut bytes);
-        state.write(self.node, Change::Write { position, bytes });
+        state.write(self.node, Change::Write { position, bytes: bytes.into() });
         match fate {
             Fate::Done if !fits => Err(no_room()),
             Fate::Done => Ok(()),
@@ -714,34 +813,42 @@ impl DiskFile for SimFile {
 
     fn write_all_synced(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
         self.must_be_writable()?;
-        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut bytes = joined(parts);
         let mut state = self.disk.lock();
         let operation = Operation::WriteSynced(self.path.clone(), position, bytes.len());
         let fate = state.begin(operation)?;
         let position = usize::try_from(position).map_err(io::Error::other)?;
+        let number = state.operations.len() - 1;
+        if state.camera.is_some() && !state.dead {
+            let bytes = Bytes::copy_from_slice(&bytes);
+            let node = self.node;
+            state
+                .take_picture(number, |state| state.write(node, Change::Write { position, bytes }));
+        }
         match fate {
             Fate::Done if !self.cut_to_room(&state, position, &mut bytes) => {
-                state.write(self.node, Change::Write { position, bytes });
+                state.write(self.node, Change::Write { position, bytes: bytes.into() });
                 Err(no_room())
             }
             Fate::Done => {
-                state.write_synced(self.node, position, bytes);
+                state.write_synced(self.node, position, &bytes);
                 Ok(())
             }
             Fate::Died => {
+                let bytes = bytes.into();
                 state.write(self.node, Change::Write { position, bytes });
                 Err(dead())
             }
             // There was no room for all of it.
             Fate::Failed(ENOSPC) => {
                 bytes.truncate(bytes.len() / 2);
-                state.write(self.node, Change::Write { position, bytes });
+                state.write(self.node, Change::Write { position, bytes: bytes.into() });
                 Err(io::Error::from_raw_os_error(ENOSPC))
             }
             // All of it reached the page cache, and nothing of it will reach the disk.
             Fate::Failed(errno) => {
                 if let Node::File { live, .. } = &mut state.nodes[self.node] {
-                    put(live, position, &bytes);
+                    put(Arc::make_mut(live), position, &bytes);
                 }
                 Err(io::Error::from_raw_os_error(errno))
             }

@@ -125,3 +125,42 @@ fn after_the_stop_every_call_fails() {
     assert!(disk.open(Path::new("/f"), OpenMode::Read).is_err());
     assert_eq!(disk.operations().len(), 2);
 }
+
+#[test]
+fn a_picture_is_the_disk_within_a_call_and_nothing_of_later_ones() {
+    let (disk, hour) = (SimDisk::new(), Arc::new(Mutex::new(0)));
+    let clock = Arc::clone(&hour);
+    disk.take_pictures(move || *clock.lock().unwrap());
+    let written = file(&disk);
+    disk.sync_dir(Path::new("/")).unwrap();
+    written.write_all_at(&[1; 512], 0).unwrap();
+    *hour.lock().unwrap() = 7;
+    written.sync().unwrap();
+    written.write_all_synced(&[io::IoSlice::new(&[2; 512])], 512).unwrap();
+    let pictures = disk.pictures();
+    assert!(pictures.iter().map(|picture| picture.operation).eq(0..5));
+    assert_eq!((pictures[2].most, pictures[3].least, pictures[4].most), (0, 7, 7));
+    let images = |operation: usize| -> std::collections::BTreeSet<Vec<u8>> {
+        let image = |seed| pictures[operation].disk.crash(seed);
+        (0..60).map(|seed| image(seed).read_all(Path::new("/f"), 4096).unwrap()).collect()
+    };
+    // The write is under way within the call that syncs it, and done behind it.
+    assert!(images(3).contains(&vec![]) && images(3).contains(&vec![1; 512]));
+    assert!(images(4).iter().all(|image| image[..512] == [1; 512]));
+    assert!(
+        images(4).contains(&vec![1; 512]) && images(4).contains(&[[1; 512], [2; 512]].concat())
+    );
+    // The disk went on meanwhile.
+    assert_eq!(disk.crash(0).read_all(Path::new("/f"), 4096).unwrap()[512..], [2; 512]);
+}
+
+#[test]
+fn an_ended_disk_leaves_what_a_restart_finds() {
+    let disk = SimDisk::new();
+    let written = file(&disk);
+    written.write_all_at(b"seen", 0).unwrap();
+    let left = disk.end();
+    written.write_all_at(b"late", 0).unwrap_err();
+    assert_eq!(left.read_all(Path::new("/f"), 10).unwrap(), b"seen");
+    assert!((0..20).any(|seed| !left.crash(seed).exists(Path::new("/f"))));
+}
