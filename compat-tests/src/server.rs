@@ -64,17 +64,30 @@ impl Server {
     /// # Errors
     /// When there is no binary.
     pub fn spawn(data_dir: &Path, options: &[&str]) -> Result<Self> {
-        let mut all =
-            ["-kafka-address=localhost:0", "-address=127.0.0.1:0", "-admin-address=127.0.0.1:0"]
-                .map(str::to_owned)
-                .to_vec();
-        // Of a repeated flag the last one wins.
-        all.extend(options.iter().map(|&option| option.to_owned()));
-        Self::spawn_with(data_dir, all)
+        Self::spawn_with(data_dir, on_free_ports(options))
+    }
+
+    /// As [`Server::spawn`], started by another program that gives its place to it, such as `strace -D`: `wrapper` is that
+    /// program with its arguments. Started again, the server is alone.
+    ///
+    /// # Errors
+    /// When there is no such program or no binary.
+    pub fn spawn_under(wrapper: &[&str], data_dir: &Path, options: &[&str]) -> Result<Self> {
+        let (program, arguments) = wrapper.split_first().context("a program")?;
+        let server = Self::command()?;
+        let mut command = Command::new(program);
+        command.args(arguments).arg(server.get_program());
+        server.get_envs().filter(|(_, value)| value.is_none()).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+        Self::spawn_by(command, data_dir, on_free_ports(options))
     }
 
     fn spawn_with(data_dir: &Path, options: Vec<String>) -> Result<Self> {
-        let mut command = Self::command()?;
+        Self::spawn_by(Self::command()?, data_dir, options)
+    }
+
+    fn spawn_by(mut command: Command, data_dir: &Path, options: Vec<String>) -> Result<Self> {
         command.arg("-config=").arg("-data-dir").arg(data_dir).args(&options);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let log = Log::default();
@@ -268,6 +281,16 @@ impl Drop for Server {
 /// When there is none.
 pub fn tlog_command() -> Result<Command> {
     bare("tlog")
+}
+
+fn on_free_ports(options: &[&str]) -> Vec<String> {
+    let mut all =
+        ["-kafka-address=localhost:0", "-address=127.0.0.1:0", "-admin-address=127.0.0.1:0"]
+            .map(str::to_owned)
+            .to_vec();
+    // Of a repeated flag the last one wins.
+    all.extend(options.iter().map(|&option| option.to_owned()));
+    all
 }
 
 fn bare(name: &str) -> Result<Command> {

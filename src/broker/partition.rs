@@ -645,3 +645,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, ReadError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ReadError::Stopping)
 }
+
+#[cfg(test)]
+mod tests;

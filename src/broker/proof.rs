@@ -18,7 +18,7 @@
 mod failing;
 mod images;
 mod model;
-mod scenario;
+pub(super) mod scenario;
 
 use std::path::{Path, PathBuf};
 
