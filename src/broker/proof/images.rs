@@ -16,6 +16,7 @@ async fn life(seed: u64) -> (SimDisk, Vec<Picture>, Vec<Note>) {
     let clock = journal.clone();
     disk.take_pictures(move || clock.len());
     play(&disk, &Death::of(&disk), &journal, seed, STEPS).await.unwrap();
+    Death::is_a_defect();
     let (pictures, notes) = (disk.pictures(), journal.notes());
     (disk, pictures, notes)
 }

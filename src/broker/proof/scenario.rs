@@ -106,6 +106,14 @@ impl Death {
         death
     }
 
+    /// Where no broker has a reason to die any more: the test process ends, and says why.
+    pub fn is_a_defect() {
+        task::testing::set_end(Some(Arc::new(|code, why| {
+            eprintln!("a broker died: {why}");
+            std::process::exit(code);
+        })));
+    }
+
     pub fn last_words(&self) -> Option<(i32, String, SimDisk)> {
         self.last_words.lock().unwrap().clone()
     }
