@@ -40,7 +40,7 @@
 //! | high watermark: bound of a read, of its first offset, of a search by time | `what_a_segment_has_above_the_high_watermark_is_not_shown` |
 //! | high watermark: end of the current epoch | `no_end_is_above_the_high_watermark` |
 //! | sync of segment files in `log` | `a_power_cut_within_any_call_…` |
-//! | sync of a partition's directory | `a_power_cut_within_any_call_…` |
+//! | sync of a partition's directory, and of its parent | `a_power_cut_within_any_call_…` |
 //! | sync of the parent of the commit log's directory | `a_power_cut_after_a_kill_loses_nothing_acknowledged` (`wal`) |
 //!
 //! These went unseen, and why that may be:
@@ -49,6 +49,10 @@
 //!   epoch, from which the next start goes on.
 //! * Left-over files of a deleted topic, in recovery and behind the unsynced directory, take room and nothing else: the next
 //!   topic of that name removes them by the id in `partition.meta`.
+//! * What recovery cuts off is written over by what it appends, and what stays behind that is not counted; it is cut all the
+//!   same, so that a segment's file ends where its batches do.
+//! * The high watermark that a Fetch names, and waits for, in place of the log's end: no batch above it is given out, but no
+//!   test sees the number itself.
 //! * The data directory's entry in its parent is synced again by each start and whenever a directory is made in it.
 
 mod failing;
