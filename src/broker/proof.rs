@@ -51,6 +51,7 @@
 //!   topic of that name removes them by the id in `partition.meta`.
 //! * What recovery cuts off is written over by what it appends, and what stays behind that is not counted; it is cut all the
 //!   same, so that a segment's file ends where its batches do.
+//! * A checkpoint that failed while the broker runs frees nothing: no drawn life has one fail at a moment that shows it.
 //! * The high watermark that a Fetch names, and waits for, in place of the log's end: no batch above it is given out, but no
 //!   test sees the number itself.
 //! * The data directory's entry in its parent is synced again by each start and whenever a directory is made in it.
