@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::catalogue::{Catalogue, DeletedTopic, Event, PartitionState, TopicState};
+use super::cleaner::{self, Cleaner};
 use super::committer::{self, Committer, Stopped};
 use super::config::Config;
 use super::data_dir::DataDir;
@@ -89,6 +90,7 @@ pub struct Broker {
     producer_ids: Mutex<ProducerIds>,
     memory: Arc<Semaphore>,
     committer: Committer,
+    pub(super) cleaner: Arc<Cleaner>,
     committer_thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) local_log: Arc<LocalLog>,
     pub(super) retention: Retention,
@@ -192,6 +194,7 @@ impl Broker {
             registry: RwLock::new(registry),
             producer_ids: Mutex::new(ProducerIds { next, end: next, reserved: next }),
             committer,
+            cleaner: Arc::default(),
             committer_thread: Mutex::new(Some(thread)),
             local_log,
             retention: Retention::new(clock::wall_ms()),
@@ -202,6 +205,7 @@ impl Broker {
         }
         owed.iter().for_each(|deleted| broker.tell_deleted(&deleted_info(deleted)));
         retention::start(&broker, interval);
+        cleaner::start(&broker);
         Ok(broker)
     }
 
@@ -222,9 +226,10 @@ impl Broker {
         }
     }
 
-    /// Commits what is queued, syncs the segments and writes a clean checkpoint. Later appends are refused.
+    /// Ends compaction, commits what is queued, syncs the segments and writes a clean checkpoint. Later appends are refused.
     /// Blocking.
     pub fn stop(&self) {
+        self.cleaner.stop();
         self.retention.stop();
         self.committer.stop();
         let thread = self.committer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -373,6 +378,12 @@ impl Broker {
         self.insert(&topic);
         self.ship(&topic, &state);
         tracing::info!(topic = %state.name, id = %state.id, partitions = state.partitions.len(), "created topic");
+        if topic.options().vdisk && topic.options().compaction.is_some() {
+            tracing::warn!(
+                topic = %state.name,
+                "this vdisk is compacted: it can be restored as it is now, and no longer to an earlier offset, sequence or time"
+            );
+        }
         Ok(topic)
     }
 
@@ -522,7 +533,10 @@ impl Broker {
             .collect();
         let partitions = topic.partitions().to_vec();
         let removed = tokio::task::spawn_blocking(move || {
-            partitions.iter().for_each(|partition| partition.leave_disk());
+            for partition in &partitions {
+                partition.await_compaction();
+                partition.leave_disk();
+            }
             directories.iter().try_for_each(|dir| broker.disk.remove_dir_all(dir))?;
             broker.disk.sync_dir(&broker.config.data_dir)
         });

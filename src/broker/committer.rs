@@ -556,7 +556,13 @@ fn carry_out(
             ),
         }
     }
-    Ok(job.checkpoint.write(disk, path)?)
+    job.checkpoint.write(disk, path)?;
+    for partition in &job.dirty {
+        if let Some(state) = job.checkpoint.catalogue.partition(partition.id()) {
+            partition.checkpointed_upto(state.log_end);
+        }
+    }
+    Ok(())
 }
 
 /// As much as one commit may hold, in order. Room is left for the time.

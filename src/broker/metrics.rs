@@ -22,6 +22,10 @@ pub struct Metrics {
     checkpoints: Counter,
     mended_ranges: Counter,
     partitions: Gauge,
+    compactions: Counter,
+    compacted_bytes: Counter,
+    kept_bytes: Counter,
+    failed_compactions: Counter,
     disk_free_bytes: Gauge,
     disk_reserve_bytes: Gauge,
     disk_full: Gauge,
@@ -75,6 +79,10 @@ impl Metrics {
             appends_refused: Counter::default(),
             ship_lag_bytes: Gauge::default(),
             ship_lag_seconds: Gauge::default(),
+            compactions: Counter::default(),
+            compacted_bytes: Counter::default(),
+            kept_bytes: Counter::default(),
+            failed_compactions: Counter::default(),
         };
         registry.register(
             "wal_sync_duration_seconds",
@@ -121,6 +129,26 @@ impl Metrics {
             "local_log_limit_bytes",
             "Bytes that segments and commit log may take",
             metrics.local_log_limit_bytes.clone(),
+        );
+        registry.register(
+            "log_compactions",
+            "Passes of compaction over a partition that came to their end",
+            metrics.compactions.clone(),
+        );
+        registry.register(
+            "log_compaction_replaced_bytes",
+            "Bytes of segments that compaction replaced",
+            metrics.compacted_bytes.clone(),
+        );
+        registry.register(
+            "log_compaction_written_bytes",
+            "Bytes of the segments that took their place",
+            metrics.kept_bytes.clone(),
+        );
+        registry.register(
+            "log_failed_compactions",
+            "Passes of compaction that failed; the partition is left alone until the next start",
+            metrics.failed_compactions.clone(),
         );
         registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
         registry.register(
@@ -205,6 +233,19 @@ impl Metrics {
 
     pub(super) fn append_refused(&self) {
         self.appends_refused.inc();
+    }
+
+    pub(super) fn compacted(&self) {
+        self.compactions.inc();
+    }
+
+    pub(super) fn replaced(&self, bytes: u64, by: u64) {
+        self.compacted_bytes.inc_by(bytes);
+        self.kept_bytes.inc_by(by);
+    }
+
+    pub(super) fn compaction_failed(&self) {
+        self.failed_compactions.inc();
     }
 
     pub(super) fn partitions_are(&self, count: usize) {

@@ -32,6 +32,10 @@
 //! piece, and when that is used up it waits, unanswered, while reads go on. It recovers by itself. `room.rs` decides,
 //! `disk_room.rs` looks and waits, `disk/reserve.rs` holds the room. Want of room that meets a sync is a failed sync.
 //!
+//! **Compaction.** `cleaner` picks the dirtiest partition that is due; `partition/compaction` says what of it may be
+//! compacted (sealed, below the checkpoint, the high watermark and, where it ships, the complete offset) and has
+//! `log/compaction` do it.
+//!
 //! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
 //! checkpoint, then serve.
 //!
@@ -54,6 +58,7 @@ mod applier;
 mod broker;
 mod catalogue;
 mod checkpoint;
+mod cleaner;
 mod committer;
 mod config;
 mod data_dir;

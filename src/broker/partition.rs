@@ -27,7 +27,10 @@ use crate::types::{
 };
 use crate::{clock, task};
 
+pub(super) mod compaction;
 mod front;
+
+use compaction::Compaction;
 
 /// Where the rest of a partition's log lies when it is not on local disk.
 pub(super) trait ColdReader: Send + Sync + std::fmt::Debug {
@@ -121,6 +124,7 @@ pub struct Partition {
     gone: AtomicBool,
     /// Held while files are unlinked.
     unlinking: Mutex<()>,
+    compaction: Compaction,
     committer: Committer,
     local_log: Arc<LocalLog>,
     pub(super) metrics: Metrics,
@@ -188,6 +192,7 @@ impl Partition {
             shipper: Mutex::new(None),
             gone: AtomicBool::new(false),
             unlinking: Mutex::default(),
+            compaction: Compaction::new(state.log_end),
             committer: parts.committer,
             local_log: parts.local_log,
             metrics: parts.metrics,
@@ -320,6 +325,9 @@ impl Partition {
         }
         if options.validate_records {
             record::check_records(batch, &header).map_err(AppendError::InvalidRecord)?;
+        }
+        if options.compaction.is_some() {
+            record::check_keys(batch, &header).map_err(AppendError::InvalidRecord)?;
         }
         Ok(header)
     }

@@ -43,7 +43,10 @@ pub(super) fn partition_dir(data_dir: &Path, topic: &TopicName, partition: i32) 
 pub(super) fn log_config(options: &TopicOptions) -> log::Config {
     log::Config {
         segment_bytes: options.segment_bytes,
-        segment_ms: options.segment_ms,
+        // Only sealed segments are compacted.
+        segment_ms: options
+            .compaction
+            .map_or(options.segment_ms, |compaction| options.segment_ms.min(compaction.max_lag_ms)),
         index_interval_bytes: options.index_interval_bytes,
     }
 }

@@ -31,6 +31,19 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// When a topic is compacted, where `cleanup.policy` names that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionOptions {
+    /// `delete.retention.ms`: how long a deletion stays after compaction first met it.
+    pub delete_retention_ms: i64,
+    /// `min.cleanable.dirty.ratio` in millionths: share of bytes that were not compacted yet from which it is due.
+    pub min_dirty_millionths: u64,
+    /// `min.compaction.lag.ms`: younger records stay.
+    pub min_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older ones make it due, however few they are.
+    pub max_lag_ms: i64,
+}
+
 /// A topic's options as the broker uses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicOptions {
@@ -62,6 +75,8 @@ pub struct TopicOptions {
     pub index_interval_bytes: u32,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
+    /// `cleanup.policy` and what goes with it.
+    pub compaction: Option<CompactionOptions>,
     /// `tlog.produce.validation`: whether the records of a batch are walked, not its header alone.
     pub validate_records: bool,
 }
@@ -288,6 +303,21 @@ pub fn effective(options: &BTreeMap<String, String>) -> Vec<(&'static str, Strin
     TABLE.iter().map(|row| (row.0, value(options, row.0).to_owned())).collect()
 }
 
+fn compaction(options: &BTreeMap<String, String>) -> Option<CompactionOptions> {
+    if !value(options, "cleanup.policy").contains("compact") {
+        return None;
+    }
+    let ratio = value(options, "min.cleanable.dirty.ratio").parse::<f64>().unwrap_or(0.5);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1, checked")]
+    let min_dirty_millionths = (ratio * 1e6) as u64;
+    Some(CompactionOptions {
+        delete_retention_ms: number(options, "delete.retention.ms"),
+        min_dirty_millionths,
+        min_lag_ms: number(options, "min.compaction.lag.ms"),
+        max_lag_ms: number(options, "max.compaction.lag.ms"),
+    })
+}
+
 impl TopicOptions {
     /// The options that hold when `options` are set; each of them was checked before.
     #[must_use]
@@ -330,6 +360,7 @@ impl TopicOptions {
                 "LogAppendTime" => TimestampType::LogAppendTime,
                 _ => TimestampType::CreateTime,
             },
+            compaction: compaction(options),
             validate_records: value(options, "tlog.produce.validation") != "header",
         }
     }
@@ -381,6 +412,25 @@ mod tests {
         let both = options(&[("cleanup.policy", "compact,delete")]);
         assert!(both.deletes && both.compacts);
         assert!(!options(&[("cleanup.policy", "compact")]).deletes);
+    }
+
+    #[test]
+    fn compaction_is_set_by_the_cleanup_policy() {
+        let set = |policy: &str| {
+            let options = BTreeMap::from([
+                ("cleanup.policy".to_owned(), policy.to_owned()),
+                ("min.cleanable.dirty.ratio".to_owned(), "0.25".to_owned()),
+                ("min.compaction.lag.ms".to_owned(), "7".to_owned()),
+            ]);
+            TopicOptions::from_checked(&options).compaction
+        };
+        assert_eq!(set("delete"), None);
+        for policy in ["compact", "compact,delete", "delete,compact"] {
+            let options = set(policy).unwrap();
+            assert_eq!((options.min_dirty_millionths, options.min_lag_ms), (250_000, 7));
+            assert_eq!(options.delete_retention_ms, 86_400_000);
+            assert_eq!(options.max_lag_ms, i64::MAX);
+        }
     }
 
     #[test]

@@ -642,14 +642,16 @@ impl VdiskCore {
         for duplicate in waiting {
             let Duplicate { offset, sequence, hash, arrival } = duplicate;
             match (lookup.hash_at(offset), &lookup) {
-                (Some(stored), _) if stored != hash => {
+                (Some(Some(stored)), _) if stored != hash => {
                     self.close(CloseReason::Conflict { sequence }, now, out);
                     break;
                 }
-                (Some(_), _) => self.answer_duplicate(offset, sequence, arrival, out),
+                (Some(Some(_)), _) => self.answer_duplicate(offset, sequence, arrival, out),
                 (None, _) if asked != Some(offset) => self.lookups.push_back(duplicate),
                 // It cannot be compared any more, and was accepted once.
-                (None, Lookup::Gone) => self.answer_duplicate(offset, sequence, arrival, out),
+                (Some(None), _) | (None, Lookup::Gone) => {
+                    self.answer_duplicate(offset, sequence, arrival, out)
+                }
                 // The client sends it again.
                 (None, Lookup::Found { .. } | Lookup::Failed) => {}
             }

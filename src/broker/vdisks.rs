@@ -668,26 +668,32 @@ async fn look_up(partition: Arc<Partition>, offset: Offset) -> Lookup {
     }
 }
 
-/// Offset of the first record and the hashes from there on; of a record without one it is computed.
+/// The hashes of the records by their offsets; of a record without one it is computed.
 fn hashes(bytes: &Bytes) -> Result<Lookup, record::Error> {
-    let mut first_offset = None;
+    let mut range: Option<(Offset, Offset)> = None;
     let mut hashes = Vec::new();
     for batch in Batches::new(bytes) {
         let (header, batch): (BatchHeader, &[u8]) = batch?;
-        first_offset.get_or_insert(header.base_offset);
+        let first_offset = range.map_or(header.base_offset, |(first_offset, _)| first_offset);
+        range = Some((first_offset, header.next_offset()));
         let plain = plain_records(batch, &header)?;
         for record in Records::new(&plain, &header) {
             let record = record?;
             let stored = StoredBlock::parse(&record).ok().and_then(|block| block.hash);
-            hashes.push(stored.unwrap_or_else(|| {
+            let hash = stored.unwrap_or_else(|| {
                 let mut params = blake2b_simd::Params::new();
                 let hash = params.hash_length(32).hash(record.value.unwrap_or_default());
                 hash.as_bytes().try_into().expect("32 bytes were asked for")
-            }));
+            });
+            hashes.push((header.base_offset + Offset::from(record.offset_delta), hash));
         }
     }
     // A read below the high watermark is never empty.
-    Ok(first_offset.map_or(Lookup::Failed, |first_offset| Lookup::Found { first_offset, hashes }))
+    Ok(range.map_or(Lookup::Failed, |(first_offset, next_offset)| Lookup::Found {
+        first_offset,
+        next_offset,
+        hashes,
+    }))
 }
 
 #[cfg(test)]

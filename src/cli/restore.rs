@@ -87,8 +87,15 @@ async fn limit(args: &RestoreArgs, source: &mut Source) -> Result<Limit, Failure
     Ok(Limit::Sequence { run, last })
 }
 
-/// An image of nothing must not take the place of a good one.
+/// An image of nothing, or of what never was, must not take the place of a good one.
 fn check_met(player: &Player, limit: Limit, size: Option<u64>) -> Result<(), Failure> {
+    let compacted = player.counts().compacted;
+    if limit != Limit::None && compacted > 0 {
+        let message = format!(
+            "nothing is restored: the topic is compacted, {compacted} records below the bound are gone, and so is what the disk held then: restore it without a bound, as it is now"
+        );
+        return Err(Failure::new(Exit::NotFound, message));
+    }
     let none = player.counts().records == 0;
     let why = match limit {
         Limit::None if none && size.is_none() => {
@@ -236,6 +243,15 @@ mod tests {
         assert_eq!(refusal(&sequences, sequence(2, 1)), None);
         assert_eq!(refusal(&sequences, sequence(1, 2)), None);
         assert_eq!(refusal(&sequences, sequence(1, 9)), None, "its end is before the bound");
+    }
+
+    #[test]
+    fn a_compacted_log_is_restored_as_it_is_now_alone() {
+        let mut player = played(&[1, 2], Limit::None);
+        player.play(&crate::record::gap(102, 105, 0), &mut Nowhere).unwrap();
+        check_met(&player, Limit::None, None).unwrap();
+        let failure = check_met(&player, Limit::Time(200), None).unwrap_err();
+        assert!(failure.message.contains("3 records"), "{}", failure.message);
     }
 
     #[test]

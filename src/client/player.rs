@@ -51,25 +51,35 @@ pub struct RunStart {
 }
 
 /// Follows sequences over a log: a record's own, or one above the one before it where it has none. A sequence that does not
-/// follow the one before it begins a run.
+/// follow the one before it begins a run. Of records that compaction took away nothing is known but that there were as
+/// many as there are offsets: what may have followed them does.
 #[derive(Debug, Clone, Default)]
 pub struct RunTracker {
     current: Option<RunStart>,
     last_sequence: u64,
+    /// Records that are gone since.
+    gone: u64,
 }
 
 impl RunTracker {
     /// The next record; returns its run and its sequence. `sequence` as its header says, if it has one.
     pub fn follow(&mut self, offset: Offset, sequence: Option<u64>) -> (u64, u64) {
-        let follows = self.current.is_some().then(|| self.last_sequence.wrapping_add(1));
+        let gone = std::mem::take(&mut self.gone);
+        let highest = self.last_sequence.wrapping_add(1).wrapping_add(gone);
+        let follows = self.current.is_some().then_some(highest);
         // In a log without any, sequences equal offsets.
         let sequence = sequence.or(follows).unwrap_or(offset.cast_unsigned());
-        if follows != Some(sequence) {
+        if follows.is_none_or(|highest| highest.wrapping_sub(sequence) > gone) {
             let run = self.current.map_or(0, |current| current.run) + 1;
             self.current = Some(RunStart { run, offset, sequence });
         }
         self.last_sequence = sequence;
         (self.current.map_or(1, |current| current.run), sequence)
+    }
+
+    /// So many records are not there any more.
+    fn skip(&mut self, count: u64) {
+        self.gone = self.gone.saturating_add(count);
     }
 
     /// The run of the last record.
@@ -94,6 +104,8 @@ pub struct Counts {
     pub bytes: u64,
     /// End of the highest block, in bytes: the least size of the disk.
     pub end: u64,
+    /// Records that compaction took away, up to the limit where that is an offset, else up to the last record looked at.
+    pub compacted: u64,
 }
 
 /// Whether to go on.
@@ -241,6 +253,11 @@ impl Player {
             return Ok(());
         }
         let begins_below = header.base_offset < self.next;
+        if !begins_below {
+            self.expect(header.base_offset)?;
+        }
+        // A batch that has lost records has still its offsets: none is missing that was not meant to be.
+        let is_whole = header.record_count.checked_sub(1) == Some(header.last_offset_delta);
         let plain = plain_records(batch, header).map_err(damaged)?;
         for record in Records::new(&plain, header) {
             let record = record.map_err(damaged)?;
@@ -248,7 +265,10 @@ impl Player {
             if begins_below && offset < self.next {
                 continue;
             }
-            self.expect(offset)?;
+            if is_whole || offset < self.next || offset > header.last_offset() {
+                self.expect(offset)?;
+            }
+            self.pass_over(offset);
             let block = StoredBlock::parse(&record)
                 .map_err(|source| PlayError::NotABlock { offset, source })?;
             let timestamp_ms = header.timestamp_of(record.timestamp_delta);
@@ -260,7 +280,23 @@ impl Player {
             self.apply(offset, &block, target)?;
             self.next = offset.saturating_add(1);
         }
-        self.expect(header.next_offset())
+        if is_whole {
+            return self.expect(header.next_offset());
+        }
+        self.pass_over(header.next_offset());
+        Ok(())
+    }
+
+    /// Compaction took away what lies between.
+    fn pass_over(&mut self, offset: Offset) {
+        let count = |to: Offset| u64::try_from(to - self.next).unwrap_or(0);
+        let bound = match self.limit {
+            Limit::Offset(last) => offset.min(last.saturating_add(1)),
+            Limit::None | Limit::Sequence { .. } | Limit::Time(_) => offset,
+        };
+        self.counts.compacted += count(bound);
+        self.runs.skip(count(offset));
+        self.next = offset;
     }
 
     fn expect(&self, found: Offset) -> Result<(), PlayError> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::compaction::{Installed, Position, Replacement};
 use super::config::Config;
 use super::epochs::Epochs;
 use super::error::{DamagedRange, Error, Fault};
@@ -37,6 +38,8 @@ pub struct Log {
     epochs: Arc<Epochs>,
     dir_exists: bool,
     dirty: DirtySet,
+    /// First and next offset of the segments whose files are being replaced.
+    replacing: Option<(Offset, Offset)>,
     poisoned: Arc<AtomicBool>,
 }
 
@@ -110,6 +113,7 @@ impl Log {
                 dir: found.dir_changed,
                 parent: found.parent_changed,
             },
+            replacing: None,
             poisoned: Arc::default(),
         })
     }
@@ -331,13 +335,15 @@ impl Log {
         }
     }
 
-    /// Takes the sealed segments that are wholly below `offset` out of the log: nothing new reads them, readers taken
-    /// before still do. Their files are for the caller to unlink, outside of its lock. Cheap.
+    /// Takes the sealed segments that are wholly below `offset`, up to the first that is being replaced, out of the log:
+    /// nothing new reads them, readers taken before still do. Their files are for the caller to unlink, outside of its lock.
+    /// Cheap.
     ///
     /// # Errors
     /// [`Error::Poisoned`].
     pub fn detach_below(&mut self, offset: Offset) -> Result<Detached, Error> {
         self.check_poison()?;
+        let offset = self.replacing.map_or(offset, |(first, _)| offset.min(first));
         let count = self.sealed.partition_point(|view| view.next_offset <= offset);
         if count > 0 {
             self.empty_at = self.end_offset();
@@ -348,6 +354,44 @@ impl Log {
         }
         self.front.take_if(|front| front.to <= offset);
         Ok(Detached { disk: Arc::clone(&self.disk), dir: self.dir.clone(), views })
+    }
+
+    /// Claims the segments that a compaction has written anew, so that nothing else changes their files. False where they
+    /// are no longer what it read, wait for a sync, or others are claimed: the replacement is then to be discarded.
+    pub fn begin_replacement(&mut self, replacement: &Replacement) -> bool {
+        let Some(at) = self.place_of(replacement) else { return false };
+        let old = self.sealed.iter().skip(at).take(replacement.old().len());
+        let is_synced = |view: &View| !self.dirty.segments.contains_key(&view.segment.base);
+        if self.check_poison().is_err() || self.replacing.is_some() || !old.clone().all(is_synced) {
+            return false;
+        }
+        old.for_each(View::retire);
+        self.replacing = Some(replacement.range());
+        true
+    }
+
+    /// Serves what [`Replacement::install`] put in place. Readers taken before still read what was there.
+    pub fn end_replacement(&mut self, replacement: Installed) {
+        self.replacing = None;
+        let Some(at) = self.place_of(&replacement.0) else { return };
+        let (count, view) = (replacement.0.old().len(), replacement.0.into_view());
+        let sealed = Arc::make_mut(&mut self.sealed);
+        sealed.splice(at..at + count, [view]);
+    }
+
+    /// Where the segments stand that are to be replaced.
+    fn place_of(&self, replacement: &Replacement) -> Option<usize> {
+        let old = replacement.old();
+        let first = &old.first()?.segment;
+        let at = self.sealed.iter().position(|view| Arc::ptr_eq(&view.segment, first))?;
+        let here = self.sealed.get(at..at + old.len())?;
+        here.iter().zip(old).all(|(a, b)| Arc::ptr_eq(&a.segment, &b.segment)).then_some(at)
+    }
+
+    /// How far the log was compacted, as it is kept in its directory.
+    #[must_use]
+    pub fn clean_position(&self) -> Position {
+        Position::of(&self.disk, &self.dir)
     }
 
     /// Removes the whole directory, durably.

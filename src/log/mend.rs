@@ -1,6 +1,7 @@
 //! Putting damaged batches back where they stood, from a copy that somebody else kept.
 
 use super::error::{Error, Fault};
+use super::proof::Sidecar;
 use super::reader::{Reader, good_prefix};
 use crate::disk::OpenMode;
 use crate::record::BatchHeader;
@@ -40,7 +41,7 @@ impl Reader {
         let segment = &view.segment;
         // Held until it is written: the file keeps its name meanwhile.
         let mut sidecar = segment.sidecar();
-        if segment.is_retired() {
+        if matches!(*sidecar, Sidecar::Retired) {
             return Ok(false);
         }
         let path = &segment.paths.log;

@@ -11,10 +11,15 @@
 //!     00000000000000000720.index       lags behind its .log up to the next checkpoint
 //!     00000000000000000720.timeindex
 //!     partition.meta                   whose directory this is
+//!     compaction.meta                  how far the log was compacted; only where it was
+//!     00000000000000000000.log.new     a compacted segment being written; see `compaction` for this and the next
+//!     00000000000000000000-00000000000000000720.swap    one that takes the place of the segments with these offsets
 //!
 //!   .index entry      | last offset of a batch - base offset, u32 | byte position of that batch, u32 |
 //!   .timeindex entry  | timestamp, i64 | last offset of the first batch to have it - base offset, u32 |
 //!   partition.meta    | "TLOGPART" | format, u32 | topic id, 16 bytes | partition, i32 | CRC-32C of all before, u32 |
+//!
+//!   compaction.meta   | "TLOGCMPT" | format, u32 | offset below which all is clean, i64 | CRC-32C of all before, u32 |
 //!
 //!   .check            | "TLOGSEGC" | format, u32 | base offset, i64 | next offset, i64 | bytes of the .log, u64
 //!                     | batches, u64 | highest timestamp, i64 | last offset of the first batch to have it, i64, or -1
@@ -58,7 +63,7 @@
 //!
 //! # Invariants
 //! * `segment.base <= offset < segment.next_offset`; each segment begins where the one before it ends; inside, each
-//!   batch does. So the base offset of a batch, which no CRC covers, is proved by its neighbours.
+//!   batch does, for compaction leaves a batch in place of the offsets that it empties. So the base offset of a batch, which no CRC covers, is proved by its neighbours.
 //! * `reader.start <= from <= reader.end`; nothing at or above the caller's `upto` is ever given out.
 //! * Of a segment's file only the first `bytes` bytes of a view count; the active one may be longer by a write that
 //!   failed.
@@ -86,16 +91,19 @@
 //!
 //! * Of a sealed segment only the head of its sidecar is looked at and the length of its file; where these do not match,
 //!   its last index entries and what follows them. A sidecar beside the last segment goes: it speaks of an earlier end.
+//! * A compacted segment that had begun to take its place takes it; one that had not is dropped.
 //! * A file deleted before the crash may be back. If it leaves a gap below the known local start, it is removed again.
 //!
 //! Damage may be put right while the log is served, by [`Reader::mend`], from bytes that somebody else kept; the layer
 //! above has them from the tier.
 //!
-//! Where to look next: `log` (append, roll, delete), `retention` (what may go from the front), `reader` (reads and timestamps), `walk` (header checks, damage),
-//! `proof` (what needs no second look), `check` (the sidecar), `files` (how many are open), `mend`, `epochs`, `recovery`
-//! (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! Where to look next: `log` (append, roll, delete), `retention` (what may go from the front), `compaction` (what goes
+//! although it is not old), `reader` (reads and timestamps), `walk` (header checks, damage), `proof` (what needs no second
+//! look), `check` (the sidecar), `files` (how many are open), `mend`, `epochs`, `recovery` (open), `segment`, `index` with
+//! `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
 mod check;
+pub mod compaction;
 mod config;
 mod epochs;
 mod error;

@@ -171,6 +171,14 @@ impl ProducerStates {
         self.producers.is_empty()
     }
 
+    /// Base offset of the newest batch of each producer.
+    #[must_use]
+    pub fn newest_batches(&self) -> HashMap<i64, Offset> {
+        let newest =
+            |(id, producer): (&i64, &Producer)| Some((*id, producer.batches.back()?.base_offset));
+        self.producers.iter().filter_map(newest).collect()
+    }
+
     /// The stored form, in order of last use.
     #[must_use]
     pub fn snapshot(&self) -> ProducerSnapshot {

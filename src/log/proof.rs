@@ -84,6 +84,8 @@ pub(super) enum Sidecar {
     Unread,
     Usable(Arc<Check>),
     Unusable,
+    /// The files have no name any more, or others have it.
+    Retired,
 }
 
 impl Sidecar {
@@ -194,10 +196,18 @@ impl View {
         })
     }
 
-    /// The files are about to be unlinked: nothing is made anew any more. Waits for who is at it. Readers that have the
+    /// The files are about to be unlinked or replaced: nothing is made anew any more. Waits for who is at it. Readers that have the
     /// segment still read it, each batch by its own checks.
     pub(super) fn retire(&self) {
         self.segment.retire();
+    }
+
+    /// As [`View::rebuild_indexes`], unless the files are retired.
+    pub(super) fn renew_indexes(&self) -> Result<(), Error> {
+        match *self.segment.sidecar() {
+            Sidecar::Retired => Ok(()),
+            Sidecar::Unread | Sidecar::Usable(_) | Sidecar::Unusable => self.rebuild_indexes(),
+        }
     }
 
     fn load_check(&self) -> Result<Option<Check>, Error> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::check::{Check, Summary};
+use super::compaction::complete_replacements;
 use super::config::Config;
 use super::epochs::Epochs;
 use super::error::{DamagedRange, Error, Fault, MetaFault};
@@ -82,6 +83,12 @@ pub(super) fn recover(
         return Ok(recovered);
     }
     recovered.dir_exists = true;
+    let names = if complete_replacements(disk.as_ref(), dir, &names)? {
+        recovered.dir_changed = true;
+        disk.list(dir).map_err(Error::io("list", dir))?
+    } else {
+        names
+    };
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| base_offset_of(name)).collect();
     bases.sort_unstable();
     for name in names.iter().filter(|name| is_orphan(name, &bases)) {

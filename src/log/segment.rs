@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::check::{self, FileSum, Heads, Summary};
@@ -17,6 +16,9 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::types::{LeaderEpoch, Offset};
 
+/// End of the names of files that are not yet part of the log.
+pub(super) const NEW: &str = ".new";
+
 /// The names of a segment's files.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
@@ -29,6 +31,17 @@ pub(super) struct Paths {
 impl Paths {
     pub(super) fn new(dir: &Path, base: Offset) -> Self {
         let name = |extension| dir.join(format!("{base:020}.{extension}"));
+        Self {
+            log: name("log"),
+            index: name("index"),
+            time_index: name("timeindex"),
+            check: name("check"),
+        }
+    }
+
+    /// The names under which the files of a segment are written that is to take the place of others.
+    pub(super) fn beside(dir: &Path, base: Offset) -> Self {
+        let name = |extension| dir.join(format!("{base:020}.{extension}{NEW}"));
         Self {
             log: name("log"),
             index: name("index"),
@@ -106,8 +119,6 @@ pub(super) struct Segment {
     pub(super) epochs: Arc<Epochs>,
     pub(super) proved: Proved,
     sidecar: Mutex<Sidecar>,
-    /// Its name is about to go. Set and read under the lock of the sidecar.
-    retired: AtomicBool,
     /// The sidecar's file, written and not yet synced.
     unsynced: Mutex<Option<Arc<dyn DiskFile>>>,
     interval_bytes: u64,
@@ -130,11 +141,14 @@ impl Segment {
             epochs: Arc::clone(epochs),
             proved: Proved::default(),
             sidecar: Mutex::default(),
-            retired: AtomicBool::new(false),
             unsynced: Mutex::default(),
             interval_bytes: u64::from(interval_bytes),
             indexes: RwLock::new(indexes),
         })
+    }
+
+    pub(super) fn interval_bytes(&self) -> u64 {
+        self.interval_bytes
     }
 
     // A panic under these locks leaves hints at worst, and those are checked at every use.
@@ -152,16 +166,9 @@ impl Segment {
         self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the files are about to be unlinked, or are. To be asked with the sidecar's lock held.
-    pub(super) fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
-    }
-
-    /// The files are about to be unlinked. Waits for who writes to them.
+    /// The files are about to be unlinked or replaced. Waits for who writes to them.
     pub(super) fn retire(&self) {
-        let mut sidecar = self.sidecar();
-        *sidecar = Sidecar::Unusable;
-        self.retired.store(true, Ordering::Relaxed);
+        *self.sidecar() = Sidecar::Retired;
         // Where it cannot be opened its readers will see that.
         self.file.hold().ok();
     }
@@ -217,7 +224,17 @@ impl View {
         interval_bytes: u32,
         epochs: &Arc<Epochs>,
     ) -> Result<Self, Error> {
-        let paths = Paths::new(dir, base);
+        Self::create_at(disk, Paths::new(dir, base), base, interval_bytes, epochs)
+    }
+
+    /// A new segment with its files under these names.
+    pub(super) fn create_at(
+        disk: &Arc<dyn Disk>,
+        paths: Paths,
+        base: Offset,
+        interval_bytes: u32,
+        epochs: &Arc<Epochs>,
+    ) -> Result<Self, Error> {
         let file =
             disk.open(&paths.log, OpenMode::CreateNew).map_err(Error::io("create", &paths.log))?;
         let mut indexes = Indexes::growing(disk, &paths);

@@ -224,7 +224,7 @@ impl View {
                     if claims && !self.is_intact(&found)? {
                         walk.reject(&found)?
                     } else {
-                        if index_doubted && let Err(error) = self.rebuild_indexes() {
+                        if index_doubted && let Err(error) = self.renew_indexes() {
                             // The batch was found without them.
                             tracing::warn!(%error, "could not rebuild the indexes of a segment");
                         }

@@ -17,7 +17,7 @@ const CODEC_BITS: i16 = 0b111;
 const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
 const TRANSACTIONAL_BIT: i16 = 1 << 4;
 const CONTROL_BIT: i16 = 1 << 5;
-const DELETE_HORIZON_BIT: i16 = 1 << 6;
+pub(super) const DELETE_HORIZON_BIT: i16 = 1 << 6;
 
 const _: () = assert!(RECORD_BATCH_BYTES <= i32::MAX as usize);
 
@@ -131,6 +131,20 @@ impl BatchHeader {
     #[must_use]
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
+    }
+
+    /// When deletions of this batch may go, in milliseconds since 1970; none until compaction has met one.
+    ///
+    /// Source: Kafka's `DefaultRecordBatch.deleteHorizonMs` (KIP-534).
+    #[must_use]
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    /// Whether nothing was kept of it but its offsets.
+    #[must_use]
+    pub fn is_gap(&self) -> bool {
+        self.record_count == 0 && self.producer_id < 0 && !self.is_control()
     }
 
     /// Producer sequence of the last record; after `i32::MAX` comes 0. -1 without a producer.

@@ -1,7 +1,7 @@
 //! Making batches.
 
 use super::batch::{HEADER_BYTES, set_crc};
-use super::{Compression, varint};
+use super::{BatchHeader, Compression, varint};
 
 /// Gathers records and makes one batch of them.
 ///
@@ -69,36 +69,15 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[(&str, &[u8])],
     ) {
-        let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
-        // The length stands in front of the record, so it is added up first.
-        let field =
-            |bytes: Option<&[u8]>| bytes.map_or(1, |b| varint::length(b.len() as i64) + b.len());
-        let mut length = 1
-            + varint::length(timestamp_delta)
-            + varint::length(i64::from(self.count))
-            + field(key)
-            + field(value)
-            + varint::length(headers.len() as i64);
-        for (name, value) in headers {
-            length += field(Some(name.as_bytes())) + field(Some(value));
-        }
-        let room = i32::MAX as usize - self.batch.len();
-        assert!(length + 10 <= room, "a record of {length} bytes does not fit the batch");
-
-        let out = &mut self.batch;
-        varint::put_i64(out, length as i64);
-        let start = out.len();
-        out.push(0);
-        varint::put_i64(out, timestamp_delta);
-        varint::put_i32(out, self.count);
-        put_field(out, key);
-        put_field(out, value);
-        varint::put_i64(out, headers.len() as i64);
-        for (name, value) in headers {
-            put_field(out, Some(name.as_bytes()));
-            put_field(out, Some(value));
-        }
-        assert_eq!(out.len() - start, length, "the length in front of the record is its own");
+        let record = Fields {
+            attributes: 0,
+            timestamp_delta: timestamp.wrapping_sub(self.base_timestamp),
+            offset_delta: self.count,
+            key,
+            value,
+        };
+        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), Some(*value)));
+        record.put(headers, &mut self.batch);
         self.max_timestamp =
             if self.count == 0 { timestamp } else { self.max_timestamp.max(timestamp) };
         self.count += 1;
@@ -128,33 +107,108 @@ impl BatchBuilder {
     /// When compression blew the records up beyond the format's `i32` length, which takes 2 GB of plain ones.
     #[must_use]
     pub fn build(self) -> Vec<u8> {
-        let mut batch = self.batch;
-        if self.compression != Compression::None {
-            let packed = self.compression.compress(batch.get(HEADER_BYTES..).unwrap_or_default());
-            batch.truncate(HEADER_BYTES);
-            batch.extend_from_slice(&packed);
+        let header = BatchHeader {
+            base_offset: 0,
+            batch_length: 0,
+            leader_epoch: -1,
+            magic: 2,
+            crc: 0,
+            attributes: i16::from(self.compression.id()),
+            last_offset_delta: self.count - 1,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id: self.producer_id,
+            producer_epoch: self.producer_epoch,
+            base_sequence: self.base_sequence,
+            record_count: self.count,
+        };
+        finish(header, self.compression, self.batch)
+    }
+}
+
+/// Makes a batch of a header, whose length and CRC do not count, and its plain records, in front of which `batch` has
+/// room for it.
+///
+/// # Panics
+/// As [`BatchBuilder::build`].
+pub(super) fn finish(header: BatchHeader, compression: Compression, batch: Vec<u8>) -> Vec<u8> {
+    let mut batch = batch;
+    if compression != Compression::None {
+        let packed = compression.compress(batch.get(HEADER_BYTES..).unwrap_or_default());
+        batch.truncate(HEADER_BYTES);
+        batch.extend_from_slice(&packed);
+    }
+    let batch_length = i32::try_from(batch.len() - 12).expect("push keeps the length an i32");
+    let mut head = Vec::with_capacity(HEADER_BYTES);
+    head.extend_from_slice(&header.base_offset.to_be_bytes());
+    head.extend_from_slice(&batch_length.to_be_bytes());
+    head.extend_from_slice(&header.leader_epoch.to_be_bytes());
+    head.push(2);
+    head.extend_from_slice(&[0; 4]);
+    head.extend_from_slice(&header.attributes.to_be_bytes());
+    head.extend_from_slice(&header.last_offset_delta.to_be_bytes());
+    head.extend_from_slice(&header.base_timestamp.to_be_bytes());
+    head.extend_from_slice(&header.max_timestamp.to_be_bytes());
+    head.extend_from_slice(&header.producer_id.to_be_bytes());
+    head.extend_from_slice(&header.producer_epoch.to_be_bytes());
+    head.extend_from_slice(&header.base_sequence.to_be_bytes());
+    head.extend_from_slice(&header.record_count.to_be_bytes());
+    batch
+        .first_chunk_mut::<HEADER_BYTES>()
+        .expect("the batch began with a header's room")
+        .copy_from_slice(&head);
+    set_crc(&mut batch);
+    batch
+}
+
+/// A record but for its headers.
+pub(super) struct Fields<'a> {
+    pub(super) attributes: i8,
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+}
+
+impl Fields<'_> {
+    /// Appends the record to a batch.
+    ///
+    /// # Panics
+    /// When the plain batch would outgrow the format's `i32` lengths.
+    pub(super) fn put<'h>(
+        &self,
+        headers: impl ExactSizeIterator<Item = (&'h [u8], Option<&'h [u8]>)> + Clone,
+        out: &mut Vec<u8>,
+    ) {
+        // The length stands in front of the record, so it is added up first.
+        let field =
+            |bytes: Option<&[u8]>| bytes.map_or(1, |b| varint::length(b.len() as i64) + b.len());
+        let count = headers.len() as i64;
+        let mut length = 1
+            + varint::length(self.timestamp_delta)
+            + varint::length(i64::from(self.offset_delta))
+            + field(self.key)
+            + field(self.value)
+            + varint::length(count);
+        for (name, value) in headers.clone() {
+            length += field(Some(name)) + field(value);
         }
-        let batch_length = i32::try_from(batch.len() - 12).expect("push keeps the length an i32");
-        let mut header = Vec::with_capacity(HEADER_BYTES);
-        header.extend_from_slice(&0i64.to_be_bytes());
-        header.extend_from_slice(&batch_length.to_be_bytes());
-        header.extend_from_slice(&(-1i32).to_be_bytes());
-        header.push(2);
-        header.extend_from_slice(&[0; 4]);
-        header.extend_from_slice(&i16::from(self.compression.id()).to_be_bytes());
-        header.extend_from_slice(&(self.count - 1).to_be_bytes());
-        header.extend_from_slice(&self.base_timestamp.to_be_bytes());
-        header.extend_from_slice(&self.max_timestamp.to_be_bytes());
-        header.extend_from_slice(&self.producer_id.to_be_bytes());
-        header.extend_from_slice(&self.producer_epoch.to_be_bytes());
-        header.extend_from_slice(&self.base_sequence.to_be_bytes());
-        header.extend_from_slice(&self.count.to_be_bytes());
-        batch
-            .first_chunk_mut::<HEADER_BYTES>()
-            .expect("the batch began with a header's room")
-            .copy_from_slice(&header);
-        set_crc(&mut batch);
-        batch
+        let room = i32::MAX as usize - out.len();
+        assert!(length + 10 <= room, "a record of {length} bytes does not fit the batch");
+
+        varint::put_i64(out, length as i64);
+        let start = out.len();
+        out.push(self.attributes.cast_unsigned());
+        varint::put_i64(out, self.timestamp_delta);
+        varint::put_i32(out, self.offset_delta);
+        put_field(out, self.key);
+        put_field(out, self.value);
+        varint::put_i64(out, count);
+        for (name, value) in headers {
+            put_field(out, Some(name));
+            put_field(out, value);
+        }
+        assert_eq!(out.len() - start, length, "the length in front of the record is its own");
     }
 }
 

@@ -150,6 +150,9 @@ pub enum RecordFault {
         /// Bytes left in the record.
         left: usize,
     },
+    /// A record without a key where compaction goes by it.
+    #[error("it has no key, and the topic is compacted by key: give each record one")]
+    NoKey,
     /// A header without a key.
     #[error("a header has no key")]
     HeaderKey,

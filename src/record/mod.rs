@@ -40,9 +40,24 @@
 //!
 //! No function here allocates by an announced number: memory grows with bytes that are really there.
 //!
-//! Where to look next: `batch` (header, CRC, patches), `record` (the walk), `expanded` (the walk while a batch
-//! expands), `compression` (codecs with an output limit), `snappy` (the raw format piece by piece), `builder` (making
-//! batches), `varint`.
+//! Compaction makes batches of what it leaves. Their offsets stay, so a batch still ends where the next one begins:
+//!
+//! ```text
+//!   as appended        [ 0 a | 1 b ][ 2 a ][ 3 c ][ 4 b | 5 a ]
+//!   compacted          [ (0 to 3), no records    ][ 4 b | 5 a ]      a gap: 61 bytes, no producer
+//!                                          ^ and 3 c, had it been kept, would still say 3 in a batch of its own
+//! ```
+//!
+//! * a batch that loses records keeps base offset, last offset delta, producer, leader epoch and codec; its record count,
+//!   length and CRC are new, and its max timestamp is that of the records left, unless it is the time of the append;
+//! * a batch that has deletions gets the delete horizon when it is first compacted: bit 6, and the time from which they
+//!   may go as base timestamp, from which the deltas of its records then count;
+//! * one that has no records left stays as an empty batch where its producer is to be remembered by it; else its offsets
+//!   go into a gap.
+//!
+//! Where to look next: `batch` (header, CRC, patches), `record` (the walk), `rewrite` (what compaction leaves), `expanded`
+//! (the walk while a batch expands), `compression` (codecs with an output limit), `snappy` (the raw format piece by piece),
+//! `builder` (making batches), `varint`.
 
 mod batch;
 mod builder;
@@ -50,6 +65,7 @@ mod compression;
 mod error;
 mod expanded;
 mod record;
+mod rewrite;
 mod snappy;
 pub mod varint;
 pub mod vdisk;
@@ -61,4 +77,5 @@ pub use batch::{
 pub use builder::BatchBuilder;
 pub use compression::Compression;
 pub use error::{Error, RecordFault};
-pub use record::{Headers, Record, Records, check_records, plain_records};
+pub use record::{Headers, Record, Records, check_keys, check_records, plain_records};
+pub use rewrite::{Remains, emptied, gap, retain};

@@ -142,6 +142,20 @@ pub fn check_records(batch: &[u8], header: &BatchHeader) -> Result<(), Error> {
     }
 }
 
+/// Checks that every record of a batch that passed [`check_records`] has a key.
+///
+/// # Errors
+/// [`Error::Record`] of the first that has none, and those of [`plain_records`].
+pub fn check_keys(batch: &[u8], header: &BatchHeader) -> Result<(), Error> {
+    let plain = plain_records(batch, header)?;
+    for (record, index) in Records::new(&plain, header).zip(0..) {
+        if record?.key.is_none() {
+            return Err(Error::Record { index, fault: RecordFault::NoKey });
+        }
+    }
+    Ok(())
+}
+
 /// [`check_records`] of a plain records section.
 pub(super) fn check_plain(plain: &[u8], header: &BatchHeader) -> Result<(), Error> {
     let fits = usize::try_from(header.record_count)

@@ -161,3 +161,13 @@ pub const ABANDONED_NUMBERS: usize = 65_536;
 /// Most deleted topics that are remembered because too few shard servers know of them: about 1 kB each in memory and in
 /// every checkpoint. Beyond it shipping topics are not deleted until servers return.
 pub const OWED_DELETIONS: usize = 1024;
+
+/// Keys that one pass of compaction knows the newest offset of: about 50 MB. What has more takes several passes.
+pub const COMPACTION_KEYS: usize = 1 << 20;
+
+/// Ranges of a vdisk that one pass of compaction tells apart: about 30 MB, enough for 256 GiB of a disk that is written at
+/// random in blocks of 256 KiB. Beyond it, a record stays although later ones cover it.
+pub const COMPACTION_EXTENTS: usize = 1 << 20;
+
+/// Records of a vdisk that one pass of compaction removes: 4 bytes each. The rest goes with the next.
+pub const COMPACTION_RECORDS: usize = 1 << 24;

@@ -1,5 +1,5 @@
 use super::super::proof::scenario::open;
-use super::super::{NewTopic, Within};
+use super::super::{Data, NewTopic, ReadWithin};
 use super::*;
 use crate::disk::sim::SimDisk;
 use crate::record::BatchBuilder;
@@ -25,9 +25,10 @@ async fn what_a_segment_has_above_the_high_watermark_is_not_shown() {
     partition.set_log_end(2);
     assert_eq!(partition.read(0, 10_000).await.unwrap(), shown);
     assert_eq!(partition.read(1, 10_000).await.unwrap(), Bytes::new());
-    assert!(
-        matches!(partition.read_within(1, 1).await, Ok(Within::Batches(none)) if none.is_empty())
-    );
+    assert!(matches!(
+        partition.read_within(1, 1).await,
+        Ok(ReadWithin::Data(Data::Bytes(none))) if none.is_empty()
+    ));
     assert!(matches!(
         partition.read(2, 10_000).await,
         Err(ReadError::OutOfRange { requested: 2, start: 0, end: 1 })

@@ -103,12 +103,15 @@ pub enum Event {
 /// What was found at an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
-    /// The hashes of the records from an offset on, the one asked for among them.
+    /// The hashes of the records in a range of offsets, the one asked for among them. Compaction took away those that are
+    /// not named.
     Found {
-        /// Offset of the first hash.
+        /// Beginning of the range.
         first_offset: Offset,
-        /// One for each record.
-        hashes: Vec<[u8; 32]>,
+        /// Its end, exclusive.
+        next_offset: Offset,
+        /// By offset, rising.
+        hashes: Vec<(Offset, [u8; 32])>,
     },
     /// Retention took the record away.
     Gone,
@@ -117,9 +120,14 @@ pub enum Lookup {
 }
 
 impl Lookup {
-    pub(super) fn hash_at(&self, offset: Offset) -> Option<[u8; 32]> {
-        let Self::Found { first_offset, hashes } = self else { return None };
-        hashes.get(usize::try_from(offset.checked_sub(*first_offset)?).ok()?).copied()
+    /// None where nothing is known of the offset, and then none where its record is gone.
+    pub(super) fn hash_at(&self, offset: Offset) -> Option<Option<[u8; 32]>> {
+        let Self::Found { first_offset, next_offset, hashes } = self else { return None };
+        if !(*first_offset..*next_offset).contains(&offset) {
+            return None;
+        }
+        let at = hashes.binary_search_by_key(&offset, |(offset, _)| *offset).ok();
+        Some(at.and_then(|at| hashes.get(at)).map(|(_, hash)| *hash))
     }
 }
 

@@ -176,8 +176,10 @@ impl Rig {
             .find(|(first, count)| (*first..*first + *count as i64).contains(&asked))
             .unwrap();
         let from = (first_offset - self.first) as usize;
-        let hashes = self.log[from..].iter().take(count).map(|block| block.hash).collect();
-        self.event(Event::Hashes(Lookup::Found { first_offset, hashes }));
+        let blocks = self.log[from..].iter().take(count);
+        let hashes = (first_offset..).zip(blocks.map(|block| block.hash)).collect();
+        let next_offset = first_offset + count as i64;
+        self.event(Event::Hashes(Lookup::Found { first_offset, next_offset, hashes }));
     }
 
     fn take_answers(&mut self) -> Vec<Answer> {
@@ -357,6 +359,23 @@ fn what_retention_took_is_a_duplicate_and_what_cannot_be_read_is_not_answered() 
     assert_eq!(rig.lookup.take(), Some(2));
     rig.event(Event::Hashes(Lookup::Gone));
     assert_eq!(rig.take_answers(), [Answer::Received(1), flushed(1..2)]);
+}
+
+#[test]
+fn what_compaction_took_is_a_duplicate_and_its_neighbours_are_still_compared() {
+    let mut rig = Rig::new(3);
+    rig.attach(1, by_first(0));
+    rig.send(1, &[0, 1, 2]);
+    rig.restart();
+    rig.attach(2, by_first(3));
+    rig.take_answers();
+    rig.send(2, &[0, 1]);
+    // Sequence 0 is at offset 1 and gone; what is left of its batch has another hash than its own.
+    let hashes = vec![(2, rig.log[1].hash), (3, [0; 32])];
+    rig.lookup = None;
+    rig.event(Event::Hashes(Lookup::Found { first_offset: 1, next_offset: 4, hashes }));
+    let duplicates = [Answer::Received(0), flushed(0..1), Answer::Received(1), flushed(1..2)];
+    assert_eq!(rig.take_answers(), duplicates);
 }
 
 #[test]

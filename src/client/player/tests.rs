@@ -151,6 +151,43 @@ fn runs_are_derived_where_headers_are_absent() {
     assert_eq!(runs.current(), Some(RunStart { run: 3, offset: 6, sequence: 1 }));
 }
 
+/// Leaves records of a batch, as compaction does.
+fn compacted(batch: &[u8], keep: &[i32]) -> Vec<u8> {
+    let header = BatchHeader::parse(batch).unwrap();
+    let plain = plain_records(batch, &header).unwrap();
+    let keep = |record: &record::Record<'_>| keep.contains(&record.offset_delta);
+    match record::retain(&header, &plain, None, keep).unwrap() {
+        record::Remains::Batch(left) => left,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_compacted_log_is_played_and_what_is_gone_is_counted() {
+    // Offsets 1 to 12, sequences likewise; then a run of its own.
+    let log = [
+        compacted(&row(1, 1, 4), &[2]),
+        record::gap(5, 10, 1),
+        row(10, 10, 3),
+        record::gap(13, 16, 1),
+        compacted(&row(16, 1, 3), &[0, 2]),
+    ]
+    .concat();
+    let (memory, result, counts) = played(&log, Limit::None);
+    assert_eq!(result.unwrap(), Played::Upto(19));
+    assert_eq!((memory.0[0], counts.records, counts.compacted), (3, 6, 2 + 1 + 5 + 3 + 1));
+    let mut player = Player::new(1, Limit::None);
+    player.play(&log, &mut Memory::new()).unwrap();
+    assert_eq!(player.runs().current(), Some(RunStart { run: 2, offset: 16, sequence: 1 }));
+    // Above the bound nothing matters.
+    let whole = [row(1, 1, 3), record::gap(4, 9, 1)].concat();
+    assert_eq!(played(&whole, Limit::Offset(3)).2.compacted, 0);
+    assert_eq!(played(&whole, Limit::Offset(5)).2.compacted, 2);
+    // A batch that is missing is missing.
+    let (_, result, _) = played(&[row(1, 1, 3), record::gap(5, 9, 1)].concat(), Limit::None);
+    assert!(matches!(result, Err(PlayError::Gap { expected: 4, found: 5 })));
+}
+
 #[test]
 fn damage_is_named_and_nothing_of_the_batch_is_applied() {
     let mut bad = row(4, 4, 2);
