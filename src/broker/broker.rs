@@ -703,13 +703,16 @@ fn account<'a>(
     let limit = match config.local_log_limit_bytes {
         Some(limit) => limit,
         None => {
-            let space = data_dir.disk.space(&config.data_dir);
-            let space = space.map_err(|source| OpenError::Io {
-                op: "read the free space of",
-                path: config.data_dir.display().to_string(),
-                source,
-            })?;
-            default_limit(space.free_bytes, segments + commit_log)
+            let free_bytes = match data_dir.disk.space(&config.data_dir) {
+                Ok(space) => space.free_bytes,
+                // Without bounds.
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => u64::MAX,
+                Err(source) => {
+                    let path = config.data_dir.display().to_string();
+                    return Err(OpenError::Io { op: "read the free space of", path, source });
+                }
+            };
+            default_limit(free_bytes, segments + commit_log)
         }
     };
     Ok(LocalLog::new(limit, segments, commit_log, metrics.clone()))

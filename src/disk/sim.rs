@@ -25,6 +25,8 @@
 //! * A failed sync drops what was pending: the live content still shows it, no later sync writes it. That is what
 //!   Linux does, and why a log must not go on after one.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -32,6 +34,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+
+use file::SimFile;
 
 use super::{Disk, DiskFile, OpenMode, Space};
 
@@ -156,8 +160,6 @@ struct State {
     stop_at: Option<usize>,
     fail_at: Option<(usize, i32)>,
     dead: bool,
-    /// The disk before each counted call from when that was asked for on.
-    images: Option<Arc<Mutex<Vec<State>>>>,
     capacity: Option<Capacity>,
     camera: Option<Camera>,
 }
@@ -213,10 +215,6 @@ impl State {
             return Err(dead());
         }
         let number = self.operations.len();
-        if let Some(images) = &self.images {
-            let image = Self { images: None, ..self.clone() };
-            images.lock().expect("no test panics while it holds the images").push(image);
-        }
         self.operations.push(operation);
         if self.stop_at == Some(number) {
             self.dead = true;
@@ -238,7 +236,8 @@ impl State {
         };
         let least = clock();
         let (nodes, entries) = (self.nodes.clone(), self.entries.clone());
-        let mut state = Self { nodes, entries, ..Self::default() };
+        let capacity = self.capacity;
+        let mut state = Self { nodes, entries, capacity, ..Self::default() };
         change(&mut state);
         let picture = Picture { operation, least, most: clock(), disk: SimDisk::with(state) };
         if let Some(camera) = &mut self.camera {
@@ -512,19 +511,6 @@ impl SimDisk {
         self.lock().fail_at = Some((number, errno));
     }
 
-    /// From here on the disk as it is before each counted call is kept, for [`SimDisk::images`].
-    pub fn keep_images(&self) {
-        self.lock().images = Some(Arc::default());
-    }
-
-    /// Each kept disk with the number of the call before which it was so. A power cut there is its [`SimDisk::crash`].
-    #[must_use]
-    pub fn images(&self) -> Vec<(usize, Self)> {
-        let images = self.lock().images.clone().unwrap_or_default();
-        let images = images.lock().expect("no test panics while it holds the images");
-        images.iter().map(|state| (state.operations.len(), Self::with(state.clone()))).collect()
-    }
-
     /// From now on no more than so many bytes and inodes.
     pub fn set_capacity(&self, bytes: u64, inodes: u64) {
         self.lock().capacity = Some(Capacity { bytes, inodes });
@@ -537,7 +523,7 @@ impl SimDisk {
         let mut state = {
             let state = self.lock();
             let (nodes, entries) = (state.nodes.clone(), state.entries.clone());
-            State { nodes, entries, ..State::default() }
+            State { nodes, entries, capacity: state.capacity, ..State::default() }
         };
         for change in std::mem::take(&mut state.entries) {
             if random.coin() {
@@ -739,170 +725,6 @@ impl Disk for SimDisk {
     fn space(&self, _path: &Path) -> io::Result<Space> {
         // A disk without bounds tells nothing, so that nothing is done by its size.
         self.lock().space().ok_or(io::ErrorKind::Unsupported.into())
-    }
-}
-
-struct SimFile {
-    disk: SimDisk,
-    node: usize,
-    path: PathBuf,
-    writable: bool,
-}
-
-impl fmt::Debug for SimFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimFile").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl SimFile {
-    /// Leaves of `bytes` what the disk has room for, and says whether that is all.
-    fn cut_to_room(&self, state: &State, position: usize, bytes: &mut Vec<u8>) -> bool {
-        let end = position + bytes.len();
-        let room = state.room(self.node, end);
-        bytes.truncate(room.saturating_sub(position));
-        room == end
-    }
-
-    fn must_be_writable(&self) -> io::Result<()> {
-        if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
-    }
-}
-
-fn joined(parts: &[io::IoSlice<'_>]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-    parts.iter().for_each(|part| bytes.extend_from_slice(part));
-    bytes
-}
-
-impl DiskFile for SimFile {
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let state = self.disk.lock();
-        if state.dead {
-            return Err(dead());
-        }
-        let position = usize::try_from(position).map_err(io::Error::other)?;
-        let rest = state.content(self.node)?.get(position..).unwrap_or_default();
-        let length = rest.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
-        Ok(length)
-    }
-
-    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.write_all_vectored_at(&[io::IoSlice::new(bytes)], position)
-    }
-
-    fn write_all_vectored_at(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
-        self.must_be_writable()?;
-        let mut bytes = joined(parts);
-        let mut state = self.disk.lock();
-        let fate = state.begin(Operation::Write(self.path.clone(), position, bytes.len()))?;
-        let position = usize::try_from(position).map_err(io::Error::other)?;
-        if let Fate::Failed(_) = fate {
-            bytes.truncate(bytes.len() / 2);
-        }
-        let fits = self.cut_to_room(&state, position, &mut bytes);
-        state.write(self.node, Change::Write { position, bytes: bytes.into() });
-        match fate {
-            Fate::Done if !fits => Err(no_room()),
-            Fate::Done => Ok(()),
-            Fate::Died => Err(dead()),
-            Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
-        }
-    }
-
-    fn write_all_synced(&self, parts: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
-        self.must_be_writable()?;
-        let mut bytes = joined(parts);
-        let mut state = self.disk.lock();
-        let operation = Operation::WriteSynced(self.path.clone(), position, bytes.len());
-        let fate = state.begin(operation)?;
-        let position = usize::try_from(position).map_err(io::Error::other)?;
-        let number = state.operations.len() - 1;
-        if state.camera.is_some() && !state.dead {
-            let bytes = Bytes::copy_from_slice(&bytes);
-            let node = self.node;
-            state
-                .take_picture(number, |state| state.write(node, Change::Write { position, bytes }));
-        }
-        match fate {
-            Fate::Done if !self.cut_to_room(&state, position, &mut bytes) => {
-                state.write(self.node, Change::Write { position, bytes: bytes.into() });
-                Err(no_room())
-            }
-            Fate::Done => {
-                state.write_synced(self.node, position, &bytes);
-                Ok(())
-            }
-            Fate::Died => {
-                let bytes = bytes.into();
-                state.write(self.node, Change::Write { position, bytes });
-                Err(dead())
-            }
-            // There was no room for all of it.
-            Fate::Failed(ENOSPC) => {
-                bytes.truncate(bytes.len() / 2);
-                state.write(self.node, Change::Write { position, bytes: bytes.into() });
-                Err(io::Error::from_raw_os_error(ENOSPC))
-            }
-            // All of it reached the page cache, and nothing of it will reach the disk.
-            Fate::Failed(errno) => {
-                if let Node::File { live, .. } = &mut state.nodes[self.node] {
-                    put(Arc::make_mut(live), position, &bytes);
-                }
-                Err(io::Error::from_raw_os_error(errno))
-            }
-        }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        match state.begin(Operation::Sync(self.path.clone()))? {
-            Fate::Done => {
-                state.sync_file(self.node);
-                Ok(())
-            }
-            Fate::Died => Err(dead()),
-            Fate::Failed(errno) => {
-                if let Node::File { pending, .. } = &mut state.nodes[self.node] {
-                    pending.clear();
-                }
-                Err(io::Error::from_raw_os_error(errno))
-            }
-        }
-    }
-
-    fn allocate(&self, position: u64, length: u64) -> io::Result<bool> {
-        self.must_be_writable()?;
-        let end = usize::try_from(position + length).map_err(io::Error::other)?;
-        let operation = Operation::Allocate(self.path.clone(), position, length);
-        self.disk.lock().change(operation, |state| {
-            if state.room(self.node, end) < end {
-                return Err(no_room());
-            }
-            if let Node::File { allocated, .. } = &mut state.nodes[self.node] {
-                *allocated = end.max(*allocated);
-            }
-            Ok(())
-        })?;
-        Ok(true)
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.must_be_writable()?;
-        let bytes = usize::try_from(length).map_err(io::Error::other)?;
-        self.disk.lock().change(Operation::SetLen(self.path.clone(), length), |state| {
-            state.write(self.node, Change::SetLen(bytes));
-            Ok(())
-        })
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let state = self.disk.lock();
-        if state.dead {
-            return Err(dead());
-        }
-        Ok(state.content(self.node)?.len() as u64)
     }
 }
 

@@ -72,10 +72,10 @@ impl Partition {
         self.log.read().unwrap_or_else(PoisonError::into_inner).bytes()
     }
 
-    /// How many ranges of acknowledged data the last open found damaged or missing.
+    /// The ranges of acknowledged data that the last open found damaged or missing.
     #[cfg(test)]
-    pub(in crate::broker) fn damage_count(&self) -> usize {
-        self.log.read().unwrap_or_else(PoisonError::into_inner).damage().len()
+    pub(in crate::broker) fn damage(&self) -> Vec<log::DamagedRange> {
+        self.log.read().unwrap_or_else(PoisonError::into_inner).damage().to_vec()
     }
 
     /// Seals the active segment if it still ends at `end`, so that it can be deleted.

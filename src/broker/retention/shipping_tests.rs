@@ -215,7 +215,9 @@ async fn a_local_log_that_nobody_else_has_is_full_until_records_are_deleted() {
     assert!(!contents(&partition).await.is_empty());
     broker.delete_records(&topic, &partition, None, PATIENCE).await.unwrap();
     let freed = before - segments(&partition);
-    assert_eq!(usage.bytes - broker.local_log().bytes, freed);
+    // But for a file of the commit log that came or went meanwhile.
+    let counted = usage.bytes - broker.local_log().bytes;
+    assert!(counted.abs_diff(freed) <= 2 * 65_536, "{counted} of {freed}");
     append(&partition, record(20_000)).await;
     // What a deleted topic took is free again.
     let (bytes, took) = (broker.local_log().bytes, segments(&partition));
