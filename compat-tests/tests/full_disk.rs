@@ -158,7 +158,7 @@ fn refuses_and_serves(server: &mut Server, data: &Path) -> Result<()> {
 fn without_its_reserve(server: &mut Server, dir: &Path) -> Result<()> {
     let reserve = dir.join("data/reserve");
     let pieces = || -> Result<Vec<PathBuf>> {
-        Ok(std::fs::read_dir(&reserve)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?)
+        std::fs::read_dir(&reserve)?.map(|entry| Ok(entry?.path())).collect()
     };
     wait_until("the reserve", || Ok((pieces()?.len() == 16).then_some(())))?;
     for piece in pieces()? {

@@ -105,83 +105,91 @@ impl Metrics {
             metrics.append_batches.clone(),
         );
         registry.register("wal_checkpoints", "Checkpoints written", metrics.checkpoints.clone());
+        registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
+        metrics.register_local_log(registry);
+        metrics.register_disk(registry);
+        metrics
+    }
+
+    fn register_local_log(&self, registry: &mut Registry) {
         registry.register(
             "log_mended_ranges",
             "Damaged ranges of local data that were put right from the shard servers",
-            metrics.mended_ranges.clone(),
+            self.mended_ranges.clone(),
         );
         registry.register(
             "log_deleted_segments",
             "Segments deleted from the local disk, by reason",
-            metrics.deleted_segments.clone(),
+            self.deleted_segments.clone(),
         );
         registry.register(
             "log_deleted_bytes",
             "Bytes of record batches deleted from the local disk, by reason",
-            metrics.deleted_bytes.clone(),
+            self.deleted_bytes.clone(),
         );
         registry.register(
             "local_log_bytes",
             "Bytes of segments and commit log",
-            metrics.local_log_bytes.clone(),
+            self.local_log_bytes.clone(),
         );
         registry.register(
             "local_log_limit_bytes",
             "Bytes that segments and commit log may take",
-            metrics.local_log_limit_bytes.clone(),
+            self.local_log_limit_bytes.clone(),
         );
         registry.register(
             "log_compactions",
             "Passes of compaction over a partition that came to their end",
-            metrics.compactions.clone(),
+            self.compactions.clone(),
         );
         registry.register(
             "log_compaction_replaced_bytes",
             "Bytes of segments that compaction replaced",
-            metrics.compacted_bytes.clone(),
+            self.compacted_bytes.clone(),
         );
         registry.register(
             "log_compaction_written_bytes",
             "Bytes of the segments that took their place",
-            metrics.kept_bytes.clone(),
+            self.kept_bytes.clone(),
         );
         registry.register(
             "log_failed_compactions",
             "Passes of compaction that failed; the partition is left alone until the next start",
-            metrics.failed_compactions.clone(),
+            self.failed_compactions.clone(),
         );
-        registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
+    }
+
+    fn register_disk(&self, registry: &mut Registry) {
         registry.register(
             "disk_free_bytes",
             "Free on the file system of the data directory, the reserve not counted",
-            metrics.disk_free_bytes.clone(),
+            self.disk_free_bytes.clone(),
         );
         registry.register(
             "disk_reserve_bytes",
             "Held back there for what must not fail on a full disk",
-            metrics.disk_reserve_bytes.clone(),
+            self.disk_reserve_bytes.clone(),
         );
         registry.register(
             "disk_full",
             "1 while appends and new topics are refused for want of room or inodes, else 0",
-            metrics.disk_full.clone(),
+            self.disk_full.clone(),
         );
         registry.register(
             "log_appends_refused_disk_full",
             "Times that an append was refused, or put off, for want of room",
-            metrics.appends_refused.clone(),
+            self.appends_refused.clone(),
         );
         registry.register(
             "ship_lag_bytes",
             "Record batches of shipping topics that are not on the shard servers yet",
-            metrics.ship_lag_bytes.clone(),
+            self.ship_lag_bytes.clone(),
         );
         registry.register(
             "ship_lag_seconds",
             "Age of the oldest of them",
-            metrics.ship_lag_seconds.clone(),
+            self.ship_lag_seconds.clone(),
         );
-        metrics
     }
 
     pub(super) fn committed(&self, entries: usize, took: Duration) {

@@ -161,8 +161,9 @@ impl Opening<'_> {
             let next_base = bases.get(i + 1).copied();
             let (limit, last) = (next_base.unwrap_or(end), next_base.is_none());
             let Opened { view, ending } = self.segment(base, limit, last, recovered)?;
-            if ending == Ending::Short && limit <= self.start {
-                // Deleted before, and some unlinks were lost in a crash.
+            let damaged = recovered.damage.last().is_some_and(|range| range.from >= base);
+            if (ending != Ending::Whole || damaged) && limit <= self.start {
+                // Deleted before, and some unlinks were lost in a crash, or also what it held, which no sync waited for.
                 for base in views.drain(..).map(|view: View| view.segment.base).chain([base]) {
                     Paths::new(self.dir, base).remove(self.disk.as_ref())?;
                 }

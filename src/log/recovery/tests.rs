@@ -417,3 +417,22 @@ fn rests_of_deleted_segments_are_removed() {
     assert_eq!(log.start_offset(), segments[2].base_offset);
     assert_eq!(disk_bases(&disk)[0], segments[2].base_offset);
 }
+
+#[test]
+fn the_rest_of_a_deleted_segment_may_be_nonsense() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 40);
+    let end = checkpoint(&mut log);
+    let segments = log.segments();
+    drop(log);
+    // As if its unlink had been lost, and its batches, which no sync waited for any more, as well.
+    let paths = Paths::new(&dir(), segments[1].base_offset);
+    disk.put(&paths.log, &[0; 700]);
+    disk.remove_file(&paths.check).ok();
+    assert!(!try_open(&disk, 0, end).unwrap().damage().is_empty());
+    let log = try_open(&disk, segments[2].base_offset, end).unwrap();
+    assert_eq!(log.damage(), []);
+    assert_eq!(log.start_offset(), segments[2].base_offset);
+    assert_eq!(disk_bases(&disk)[0], segments[2].base_offset);
+}
