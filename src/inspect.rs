@@ -9,13 +9,16 @@
 //! left to the shard servers. What follows may be cut off in the middle by a crash; the next start cuts it away or
 //! writes it again, so it is told apart as a *torn end*.
 
+mod partition;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
+use partition::{Kept, check_partition, note};
+
 use crate::broker::{Checkpoint, CheckpointError, Event};
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
-use crate::record::{BatchHeader, HEADER_BYTES, check_records, crc_matches};
 use crate::types::limits::COMMIT_BYTES;
 use crate::types::{CommitNumber, Offset, TopicId, TopicPartition};
 
@@ -97,12 +100,13 @@ pub fn check_data_dir(
     let found: BTreeSet<String> = names.into_iter().filter(is_partition).collect();
     for name in &found {
         // Without bounds, all of it is in the commit log still.
-        let kept = expected.get(name).copied().unwrap_or_default();
-        check_partition(disk, &dir.join(name), kept, &mut report, progress)?;
+        let kept = expected.get(name).cloned().unwrap_or_default();
+        check_partition(disk, &dir.join(name), &kept, &mut report, progress)?;
     }
-    for (name, (start, end)) in expected {
-        if start < end && !found.contains(&name) {
-            note(&mut report, end, &dir.join(name), start, end - 1, "missing, with the directory");
+    for (name, Kept { start, synced, .. }) in expected {
+        if start < synced && !found.contains(&name) {
+            let range = (start, synced - 1);
+            note(&mut report, synced, &dir.join(name), range, "missing, with the directory");
         }
     }
     Ok(report)
@@ -145,16 +149,18 @@ impl Later {
     }
 }
 
-/// Of each directory that the checkpoint knows: first offset that must be there, and the end of what was synced.
-fn bounds(checkpoint: &Checkpoint, later: &Later) -> BTreeMap<String, (Offset, Offset)> {
+/// Of each directory that the checkpoint knows, what must be there.
+fn bounds(checkpoint: &Checkpoint, later: &Later) -> BTreeMap<String, Kept> {
     let topics = checkpoint.catalogue.topics.values();
     let kept = topics.filter(|topic| !later.deleted.contains(&topic.id));
     let of_topic = |topic: &crate::broker::TopicState| {
         let (id, name) = (topic.id, topic.name.clone());
         let of_partition = (0..).zip(topic.partitions.clone()).map(move |(partition, state)| {
-            let moved = later.local_starts.get(&TopicPartition { topic: id, partition });
+            let id = TopicPartition { topic: id, partition };
+            let moved = later.local_starts.get(&id);
             let start = state.local_start.max(moved.copied().unwrap_or(state.local_start));
-            (format!("{name}-{partition}"), (start, state.log_end))
+            let (synced, epochs) = (state.log_end, state.epochs);
+            (format!("{name}-{partition}"), Kept { id: Some(id), start, synced, epochs })
         });
         of_partition.collect::<Vec<_>>()
     };
@@ -381,101 +387,6 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     let Some((first, rest)) = bytes.split_first_chunk::<N>() else { return [0; N] };
     *bytes = rest;
     *first
-}
-
-/// `kept`: first offset that must be there, and the end of what was synced.
-fn check_partition(
-    disk: &dyn Disk,
-    dir: &Path,
-    kept: (Offset, Offset),
-    report: &mut Report,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), InspectError> {
-    let mut segments: Vec<(Offset, String)> = disk
-        .list(dir)
-        .map_err(io_error(dir))?
-        .into_iter()
-        .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, name)))
-        .collect();
-    segments.sort();
-    report.partitions += 1;
-    let (mut next, synced) = kept;
-    let mut first = true;
-    for (base, name) in segments {
-        let path = dir.join(name);
-        // Segments below the local start wait for their removal.
-        let gap = if first { base > next && next < synced } else { base != next };
-        if gap {
-            note(report, synced, dir, next, base - 1, "missing");
-        }
-        first = false;
-        next = base;
-        let file = disk.open(&path, OpenMode::Read).map_err(io_error(&path))?;
-        next = check_segment(&*file, dir, next, synced, report).map_err(io_error(&path))?;
-        progress(file.len().map_err(io_error(&path))?);
-    }
-    if next < synced {
-        note(report, synced, dir, next, synced - 1, "missing");
-    }
-    Ok(())
-}
-
-/// Walks a segment from its first offset; gives the offset after its last sound batch.
-fn check_segment(
-    file: &dyn DiskFile,
-    dir: &Path,
-    mut next: Offset,
-    synced: Offset,
-    report: &mut Report,
-) -> io::Result<Offset> {
-    let (mut at, length) = (0, file.len()?);
-    while at < length {
-        let mut head = [0; HEADER_BYTES];
-        let whole = length - at >= HEADER_BYTES as u64;
-        if whole {
-            file.read_exact_at(&mut head, at)?;
-        }
-        let header = whole.then(|| BatchHeader::parse(&head).ok()).flatten();
-        let header = header.filter(|h| {
-            h.base_offset == next
-                && h.last_offset() >= next
-                && h.total_bytes() as u64 <= length - at
-        });
-        let Some(header) = header else {
-            // Where the next batch begins is not known.
-            let what = format!("no batch at byte {at}, and {} bytes behind it", length - at);
-            note(report, synced, dir, next, Offset::MAX, &what);
-            return Ok(next);
-        };
-        let mut batch = vec![0; header.total_bytes()];
-        file.read_exact_at(&mut batch, at)?;
-        if crc_matches(&batch) && check_records(&batch, &header).is_ok() {
-            report.batches += 1;
-            report.bytes += batch.len() as u64;
-        } else {
-            note(
-                report,
-                synced,
-                dir,
-                next,
-                header.last_offset(),
-                "the batch does not pass its checks",
-            );
-        }
-        next = header.next_offset();
-        at += batch.len() as u64;
-    }
-    Ok(next)
-}
-
-/// A bad range; one that begins at or above what was synced is a torn end.
-fn note(report: &mut Report, synced: Offset, dir: &Path, first: Offset, last: Offset, what: &str) {
-    let range = match last {
-        Offset::MAX => format!("offset {first} on"),
-        last => format!("offsets {first} to {last}"),
-    };
-    let line = format!("{}: {range}: {what}", dir.display());
-    if first < synced { report.damage.push(line) } else { report.torn.push(line) }
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> InspectError {

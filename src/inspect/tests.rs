@@ -4,8 +4,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::broker::{Catalogue, DeletionReason, PartitionState, TopicState};
+use crate::broker::{Catalogue, DeletionReason, EpochStart, PartitionState, TopicState};
 use crate::disk::FileDisk;
+use crate::log::{self, Log};
 use crate::record::{BatchBuilder, assign};
 use crate::types::{DataDirId, LeaderEpoch, TopicId, TopicName};
 use crate::wal::{Config, Entry, Wal};
@@ -57,6 +58,11 @@ fn segment(path: &Path, batches: i64) -> PathBuf {
     }
     let file = dir.join("00000000000000000000.log");
     std::fs::write(&file, bytes).unwrap();
+    let mut meta = b"TLOGPART\0\0\0\x01".to_vec();
+    meta.extend([2; 16]);
+    meta.extend([0; 4]);
+    meta.extend(crc32c::crc32c(&meta).to_be_bytes());
+    std::fs::write(dir.join("partition.meta"), meta).unwrap();
     file
 }
 
@@ -115,7 +121,8 @@ fn each_bad_range_of_a_segment_is_named() {
     let mut report = Report::default();
     let walk = |report: &mut Report| {
         let dir = path.join("disk-0");
-        check_partition(&FileDisk, &dir, (0, 4), report, &mut |_| {}).unwrap();
+        let kept = Kept { synced: 4, ..Kept::default() };
+        check_partition(&FileDisk, &dir, &kept, report, &mut |_| {}).unwrap();
     };
     flip(&file, batch + 80);
     walk(&mut report);
@@ -134,7 +141,7 @@ fn each_bad_range_of_a_segment_is_named() {
     assert!(report.damage[0].contains("offsets 1 to 3: missing"), "{report:?}");
 }
 
-/// A checkpoint of topic `disk` with one partition, synced from `start` to `end`, that covers `commit`.
+/// A checkpoint of topic `disk`, with the id of [`segment`]'s, with one partition, synced from `start` to `end`, that covers `commit`.
 fn checkpoint(path: &Path, commit: CommitNumber, (start, end): (Offset, Offset)) {
     let topic = TopicId([2; 16]);
     let mut catalogue = Catalogue::default();
@@ -235,4 +242,68 @@ fn other_directories_and_those_in_use_are_refused() {
     let _held = FileDisk.lock(&path.join("LOCK")).unwrap();
     let refused = check_data_dir(&FileDisk, &path, &mut |_| {});
     assert!(matches!(refused, Err(InspectError::Locked { .. })));
+}
+
+const LOG: log::Config =
+    log::Config { segment_bytes: 1_500, index_interval_bytes: 300, segment_ms: i64::MAX };
+
+/// A partition of several segments as a server leaves it, in two epochs, with what is due of it.
+fn partition(dir: &Path) -> Kept {
+    let id = TopicPartition { topic: TopicId([7; 16]), partition: 3 };
+    let mut log = Log::open(Arc::new(FileDisk), dir.to_owned(), id, 0, 0, LOG).unwrap();
+    let (count, turn) = (40, 25);
+    for offset in 0..count {
+        let mut builder = BatchBuilder::new(1_000 + offset * 7 % 100);
+        builder.push(1_000 + offset * 7 % 100, None, Some(&[9; 60]), &[]);
+        let mut batch = builder.build();
+        assign(&mut batch, offset, LeaderEpoch(i32::from(offset >= turn)));
+        log.append(&batch, 0).unwrap();
+    }
+    log.take_dirty().sync().unwrap();
+    let epoch = |epoch, first_offset| EpochStart { epoch: LeaderEpoch(epoch), first_offset };
+    Kept { id: Some(id), start: 0, synced: count, epochs: vec![epoch(0, 0), epoch(1, turn)] }
+}
+
+fn look(dir: &Path, kept: &Kept) -> Report {
+    let mut report = Report::default();
+    check_partition(&FileDisk, dir, kept, &mut report, &mut |_| {}).unwrap();
+    report
+}
+
+#[test]
+fn every_damaged_byte_of_a_partition_is_found_and_its_file_named() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("t-3");
+    let kept = partition(&dir);
+    let sound = look(&dir, &kept);
+    assert_eq!((sound.batches, sound.damage, sound.torn), (40, vec![], vec![]));
+    let mut names = FileDisk.list(&dir).unwrap();
+    // The indexes of the segment that grows are read by nobody before they are made anew.
+    let last = names.iter().rfind(|name| name.ends_with(".log")).unwrap().replace(".log", "");
+    names.retain(|name| name.ends_with(".log") || !name.starts_with(&last));
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        let path = dir.join(&name);
+        for at in 0..std::fs::read(&path).unwrap().len() {
+            flip(&path, at);
+            let report = look(&dir, &kept);
+            let named = report.damage.iter().any(|line| line.contains(&name));
+            assert!(named, "byte {at} of {name}: {report:?}");
+            flip(&path, at);
+        }
+    }
+}
+
+#[test]
+fn missing_files_of_a_partition_are_damage_and_a_compaction_under_way_is_not() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("t-3");
+    let kept = partition(&dir);
+    std::fs::remove_file(dir.join("partition.meta")).unwrap();
+    assert!(look(&dir, &kept).damage[0].ends_with("partition.meta: missing"));
+    std::fs::remove_file(dir.join("00000000000000000000.log")).unwrap();
+    assert!(look(&dir, &kept).damage.iter().any(|line| line.contains("offsets 0 to ")));
+    std::fs::write(dir.join("00000000000000000000-00000000000000000009.swap"), "").unwrap();
+    let report = look(&dir, &kept);
+    assert_eq!((report.damage.len(), report.torn.len()), (1, 1), "{report:?}");
 }
