@@ -78,11 +78,13 @@ fn check(server: &mut Server, acknowledged: usize) -> Result<()> {
     Ok(())
 }
 
-/// The log names the file and says more than that something failed.
+/// The log names the file and the cause.
 fn names(server: &Server, path: &str) -> Result<()> {
     let log = server.log();
-    let line = log.iter().find(|line| line.contains("ERROR") && line.contains(path));
-    line.map(drop).with_context(|| format!("no error names {path}:\n{}", log.join("\n")))
+    let named = |line: &&String| line.contains(path) && line.contains("os error 5");
+    let line = log.iter().filter(|line| line.contains("ERROR")).find(named);
+    line.map(drop)
+        .with_context(|| format!("no error names {path} and the cause:\n{}", log.join("\n")))
 }
 
 #[test]
