@@ -137,6 +137,11 @@ impl Applier {
         }
     }
 
+    /// The same, but none where the broker stops without having applied all of them.
+    pub(super) fn with_all<T>(&self, look: impl FnOnce(&mut State) -> T) -> Option<T> {
+        self.with(|state| (!state.is_stuck).then(|| look(state)))
+    }
+
     /// Whether the broker stops without having applied everything. Does not wait for what is being applied.
     pub(super) fn is_stuck(&self) -> bool {
         self.shared.lock().state.as_ref().is_some_and(|state| state.is_stuck)
@@ -144,11 +149,9 @@ impl Applier {
 
     /// Applies what is left and ends the thread. Nothing where not everything was applied.
     pub(super) fn stop(self) -> Option<Applied> {
-        let left = self.with(|state| {
-            (!state.is_stuck).then(|| Applied {
-                catalogue: std::mem::take(&mut state.catalogue),
-                dirty: std::mem::take(&mut state.dirty),
-            })
+        let left = self.with_all(|state| Applied {
+            catalogue: std::mem::take(&mut state.catalogue),
+            dirty: std::mem::take(&mut state.dirty),
         });
         self.shared.lock().stopping = true;
         self.shared.changed.notify_all();

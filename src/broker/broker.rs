@@ -534,6 +534,8 @@ impl Broker {
         let partitions = topic.partitions().to_vec();
         let removed = tokio::task::spawn_blocking(move || {
             for partition in &partitions {
+                // First, for a pass ends when it sees that, and none begins.
+                partition.mark_gone();
                 partition.await_compaction();
                 partition.leave_disk();
             }

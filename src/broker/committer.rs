@@ -117,6 +117,11 @@ impl std::fmt::Debug for Committer {
 }
 
 impl Committer {
+    /// Whether the disk has room for so much that is not urgent.
+    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
+        self.room.takes_spare(bytes)
+    }
+
     /// A handle. Work may be queued before the thread runs, up to `queue_bytes` of batches.
     pub(super) fn new(queue_bytes: usize, room: Arc<DiskRoom>) -> Self {
         let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new() });
@@ -300,7 +305,10 @@ impl Thread {
         loop {
             match self.next(named_by_successor) {
                 Next::Commit(work) => {
-                    self.commit(work);
+                    // Nothing is committed behind what was given up: its offsets are handed out already.
+                    if !self.commit(work) {
+                        break;
+                    }
                     named_by_successor = false;
                 }
                 Next::Idle => {
@@ -424,7 +432,8 @@ impl Thread {
         }
     }
 
-    fn commit(&mut self, work: Vec<Work>) {
+    /// Whether there was room for it before the broker was to stop.
+    fn commit(&mut self, work: Vec<Work>) -> bool {
         let now_ms = clock::wall_ms();
         let time = Bytes::copy_from_slice(&now_ms.to_le_bytes());
         let mut entries = Vec::with_capacity(work.len() + 1);
@@ -436,34 +445,39 @@ impl Thread {
                 entries = work.len(),
                 "stopped without room for what waited to be committed"
             );
-            return;
+            return false;
         };
-        let has_more = !self.shared.lock().work.is_empty();
+        // Where it may have to wait for room, this thread is needed to look for some.
+        let has_more =
+            !self.shared.lock().work.is_empty() || self.room.state() != room::State::Room;
         self.applier.apply(Commit { number: commit, now_ms, work }, has_more);
+        true
     }
 
     fn checkpoint_when_due(&mut self) {
         if self.checkpointing || self.since_checkpoint() < self.owned.config.checkpoint_bytes {
             return;
         }
-        self.checkpointed_bytes = self.owned.wal.bytes();
-        self.checkpointing = true;
         let now_ms = clock::wall_ms();
         // All commits are applied then.
         let commit = self.owned.wal.last_commit();
-        let unsynced = std::mem::take(&mut self.unsynced);
-        let job = self.applier.with(|state| {
+        let unsynced = &mut self.unsynced;
+        let job = self.applier.with_all(|state| {
             state.catalogue.expire_producers(now_ms);
             state.dirty.values().for_each(|partition| partition.expire_producers(now_ms));
             let catalogue = state.catalogue.clone();
             CheckpointJob {
                 checkpoint: Checkpoint { commit, clean: false, catalogue },
                 dirty: unsynced
-                    .into_iter()
+                    .drain(..)
                     .chain(state.dirty.drain().map(|(_, partition)| partition))
                     .collect(),
             }
         });
+        // The broker stops, and a commit waits for room to be applied: the checkpoint would say of it that it was.
+        let Some(job) = job else { return };
+        self.checkpointed_bytes = self.owned.wal.bytes();
+        self.checkpointing = true;
         let disk = Arc::clone(&self.owned.disk);
         let path = self.owned.checkpoint_path.clone();
         let shared = Arc::clone(&self.shared);
@@ -514,6 +528,9 @@ impl Thread {
     }
 
     fn stop(self) {
+        // Those who wait for what is not committed any more learn that the broker stops.
+        let left = std::mem::take(&mut self.shared.lock().work);
+        drop(left);
         let Some(state) = self.applier.stop() else {
             tracing::error!(
                 "stopped without room for what was committed: it is in the commit log, and the next start writes it where it \

@@ -164,6 +164,9 @@ impl Partition {
             next = last.next_offset();
             batches.extend_from_slice(&piece);
         }
+        if self.is_deleted() {
+            return;
+        }
         let reader = self.reader();
         let mended = blocking(move || reader.mend(first, &batches)).await;
         match mended {

@@ -334,7 +334,7 @@ pub const OPTIONS: &[Spec] = &[
         Kind::Bytes { min: 1024 * 1024 * 1024 },
         "",
         Group::Operation,
-        "Bytes that segments and commit log may take. From half of it on, segments that the shard servers have whole are deleted early; from 95 % on, appends wait or are refused. Empty: half of what is free at the start, at least 1 GiB and at most 100 GiB.",
+        "Bytes that segments and commit log may take. From half of it on, segments that the shard servers have whole are deleted early; from 95 % on, appends wait or are refused. Empty: half of what would be free without it, looked at anew at each start, at least 1 GiB and at most 100 GiB.",
     ),
     option(
         "stop-timeout",

@@ -285,8 +285,15 @@ impl Check {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
-        let from = self.interval_at(file.as_ref(), position)?;
-        let entries = self.entries(file.as_ref(), from)?;
+        let found = self.interval_at(file.as_ref(), position).and_then(|from| {
+            let entries = self.entries(file.as_ref(), from)?;
+            Ok((from, entries))
+        });
+        let (from, entries) = match found {
+            // Another's by now, whose segment was compacted.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Vec::new()),
+            other => other?,
+        };
         let last = from + entries.len() as u32 == self.summary.interval_count;
         let next = (self.summary.next_offset - self.summary.base, self.summary.bytes);
         let end = Interval {

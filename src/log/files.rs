@@ -65,7 +65,7 @@ impl Pool {
     }
 
     /// Counts a file in that is about to be opened, and closes others where there are too many.
-    fn admit(&self, file: &Arc<Shared>) -> io::Result<()> {
+    fn admit(&self, file: &Arc<Shared>) {
         let mut unsynced = None;
         // Let go behind the ring's lock: who has the last handle of a file counts it out.
         let mut seen = Vec::new();
@@ -95,10 +95,10 @@ impl Pool {
         let over = ring.open > self.most;
         drop(ring);
         drop(seen);
-        match unsynced.filter(|_| over) {
-            // It is closed in its turn.
-            Some(oldest) => oldest.sync(),
-            None => Ok(()),
+        if let Some(oldest) = unsynced.filter(|_| over) {
+            // It is closed in its turn. A failure is not this caller's: the file remembers it, and its own log meets it with
+            // the next checkpoint, which must sync it.
+            oldest.sync().ok();
         }
     }
 
@@ -132,6 +132,8 @@ struct Shared {
     writes: AtomicU64,
     /// `writes` as it was before the last sync that went well.
     synced: AtomicU64,
+    /// A sync failed. The system tells that once, and the next sync would say that all is well: it must not be asked.
+    failed: AtomicBool,
 }
 
 impl Drop for Shared {
@@ -159,6 +161,10 @@ impl Shared {
         if self.writes.load(Ordering::Acquire) != self.synced.load(Ordering::Acquire) {
             return Closing::Unsynced;
         }
+        if slot.as_ref().is_some_and(|open| Arc::strong_count(open) > 1) {
+            // Somebody reads or sends from it: letting go of it would only make it uncounted.
+            return Closing::InUse;
+        }
         match slot.take() {
             Some(_) => Closing::Closed,
             None => Closing::InUse,
@@ -171,9 +177,18 @@ impl Shared {
         open.map_or(Ok(()), |open| self.sync_open(open.as_ref()))
     }
 
+    /// What fails here is never want of room, which may be tried again: see [`crate::disk`] on failed syncs.
     fn sync_open(&self, open: &dyn DiskFile) -> io::Result<()> {
+        let failed = |why: String| Err(io::Error::other(why));
+        let path = self.path.display();
+        if self.failed.load(Ordering::Acquire) {
+            return failed(format!("an earlier sync of {path} failed"));
+        }
         let writes = self.writes.load(Ordering::Acquire);
-        open.sync()?;
+        if let Err(error) = open.sync() {
+            self.failed.store(true, Ordering::Release);
+            return failed(format!("cannot sync {path}: {error}"));
+        }
         self.synced.fetch_max(writes, Ordering::AcqRel);
         Ok(())
     }
@@ -193,7 +208,7 @@ impl Pooled {
             return Ok(Arc::clone(open));
         }
         // Before the slot is taken: others are closed meanwhile, which takes theirs.
-        shared.pool.admit(shared)?;
+        shared.pool.admit(shared);
         let mut slot = shared.slot();
         if let Some(open) = &*slot {
             shared.pool.closed_one();
@@ -274,8 +289,9 @@ impl Disk for Files {
             held: AtomicBool::new(false),
             writes: AtomicU64::new(0),
             synced: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
         });
-        self.pool.admit(&shared)?;
+        self.pool.admit(&shared);
         Ok(Arc::new(Pooled(shared)))
     }
 
@@ -419,12 +435,17 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_sync_on_the_way_is_told() {
+    fn a_failed_sync_on_the_way_is_told_by_the_file_s_own_for_ever() {
         let (disk, files) = files(1);
         let handles = create(&files, 2);
         handles[0].write_all_at(&[1], 0).unwrap();
         disk.fail_at(disk.operations().len(), 5);
-        let met = handles.iter().map(|handle| handle.len()).chain([handles[0].len()]);
-        assert!(met.into_iter().any(|len| len.is_err()));
+        for handle in [&handles[1], &handles[0], &handles[1]] {
+            handle.len().unwrap();
+        }
+        for _ in 0..2 {
+            let error = handles[0].sync().unwrap_err();
+            assert!(error.to_string().contains("an earlier sync"), "{error}");
+        }
     }
 }

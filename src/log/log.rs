@@ -205,6 +205,9 @@ impl Log {
     /// [`Error::Io`] and then [`Error::Poisoned`], as of [`Log::append`]; on a full disk it may be called again.
     pub fn roll(&mut self) -> Result<(), Error> {
         self.check_poison()?;
+        if self.active.as_ref().is_none_or(|active| active.bytes == 0) {
+            return Ok(());
+        }
         self.empty_at = self.end_offset();
         self.poison_on_error(Self::seal_active)
     }
@@ -365,7 +368,6 @@ impl Log {
         if self.check_poison().is_err() || self.replacing.is_some() || !old.clone().all(is_synced) {
             return false;
         }
-        old.for_each(View::retire);
         self.replacing = Some(replacement.range());
         true
     }
@@ -460,12 +462,13 @@ impl Detached {
     /// # Errors
     /// [`Error::Io`]; some may be left, which the next open with a higher start removes.
     pub fn unlink(self) -> Result<(), Error> {
-        for view in &self.views {
-            view.retire();
-            view.segment.paths.remove(self.disk.as_ref())?;
-        }
         if self.views.is_empty() {
             return Ok(());
+        }
+        // Each is let go of at once: only its readers still hold it open.
+        for view in self.views {
+            view.retire();
+            view.segment.paths.remove(self.disk.as_ref())?;
         }
         match self.disk.sync_dir(&self.dir) {
             // The whole partition was deleted meanwhile.

@@ -23,8 +23,9 @@ pub(super) fn watch(broker: Arc<Broker>, health: Health, stop: CancellationToken
                 looking.disk_status()
             });
             let looked = looked.await;
-            if let Some(finding) = looked.ok().as_ref().and_then(finding) {
-                health.report(finding);
+            match looked.ok().as_ref().and_then(finding) {
+                Some(finding) => health.report(finding),
+                None => health.clear("disk"),
             }
             tokio::select! {
                 () = stop.cancelled() => return,

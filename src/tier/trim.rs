@@ -114,10 +114,12 @@ async fn remove(
 ) -> Result<(), StoreError> {
     let id = fragments.id;
     let refused = |reason: String| StoreError::Refused { server: String::new(), reason };
-    let mut places = Vec::with_capacity(entry.shards());
-    for name in &entry.servers {
-        let place = core.servers.by_name(name);
-        places.push(place.ok_or_else(|| refused(format!("{name} is not configured any more")))?);
+    // Of each shard, the place of its server; none where that one is not configured any more.
+    let places: Vec<_> = entry.servers.iter().map(|name| core.servers.by_name(name)).collect();
+    let known = places.iter().flatten().count();
+    if known < core.config.ship_quorum() {
+        // Too few would know of the mark for every rebuild to see it.
+        return Err(refused(format!("only {known} of its servers are configured")));
     }
     let entry = if entry.state == EntryState::Deleting {
         entry
@@ -127,7 +129,7 @@ async fn remove(
         let bytes = marked.encode(id, &core.config.keys);
         let bytes = Bytes::from(bytes.map_err(|error| refused(in_words(&error)))?);
         let writer = put::writer(core, &**local);
-        for place in &places {
+        for place in places.iter().flatten() {
             let put = core.servers.call(*place, |store| {
                 store.put_entry(id, writer, marked.number, bytes.clone(), None)
             });
@@ -137,6 +139,7 @@ async fn remove(
         marked
     };
     for (index, place) in places.into_iter().enumerate() {
+        let Some(place) = place else { continue };
         let name = shard_name(fragments, &entry, index);
         core.servers.call(place, |store| store.remove_shard(name)).await?;
     }

@@ -8,7 +8,7 @@ use crate::broker::recovery::log_config;
 use crate::broker::topic_config::CompactionOptions;
 use crate::log::compaction::{By, Pass, Position, Replacement, Rules};
 use crate::log::{self, SegmentInfo};
-use crate::types::Offset;
+use crate::types::{Offset, in_words};
 
 /// What a partition knows about its compaction.
 #[derive(Debug)]
@@ -99,6 +99,10 @@ impl Partition {
             Ok(true) => self.metrics.compacted(),
             Ok(false) => {}
             Err(_) if self.is_gone() => return Ok(false),
+            Err(error) if error.is_no_room() => {
+                tracing::warn!(topic = %self.topic, partition = %self.id, error = in_words(error), "compaction waits for room on the disk");
+                return Ok(false);
+            }
             Err(_) => {
                 progress.given_up = true;
                 self.metrics.compaction_failed();
@@ -129,7 +133,14 @@ impl Partition {
         let Some(mut pass) = Pass::begin(&reader, scope.clean_upto, scope.upto, rules)? else {
             return Ok(false);
         };
+        // The room of what is replaced is free when nobody reads it any more.
+        drop(reader);
+        let segment_bytes = log_config(&options).segment_bytes;
         while !self.is_gone() && !stopping.load(Ordering::SeqCst) {
+            if !self.committer.has_room_for(segment_bytes.min(self.local_bytes())) {
+                // A segment is there twice until it is replaced, and the reserve is not for that.
+                return Ok(false);
+            }
             let Some(replacement) = pass.step()? else {
                 let clean_upto = pass.clean_upto();
                 self.clean_position().write(clean_upto)?;

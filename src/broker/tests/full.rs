@@ -95,18 +95,21 @@ async fn a_full_disk_refuses_what_grows_serves_the_rest_and_recovers_by_itself()
     let refused = broker.create_topic(plain("new", 1)).await.unwrap_err();
     assert!(matches!(refused, CreateTopicError::DiskFull), "{refused}");
     assert_eq!(contents(partition).await, [(0, "before".to_owned())]);
-    assert_eq!(broker.disk_status().state, DiskState::Low);
+    // Full where the commit log had to grow meanwhile, for the one empty commit of an idle broker.
+    assert_ne!(broker.disk_status().state, DiskState::Room);
     broker.delete_topic(gone.id()).await.unwrap();
     fill(&disk, 0);
     broker.stop();
 
     // The stop and the next start find their room in the reserve.
-    let broker = try_start_with(&disk.restart(), true);
-    let broker = broker.unwrap();
+    let again = disk.restart();
+    let broker = try_start_with(&again, true).unwrap();
     let topic = broker.topic("t").unwrap();
     let partition = topic.partition(0).unwrap();
     assert!(broker.topic("gone").is_none());
     assert_eq!(contents(partition).await, [(0, "before".to_owned())]);
+    // What the start gave back others take.
+    fill(&again, 0);
     assert_eq!(try_append(partition, batch(&["refused".to_owned()])).await, None);
     broker.stop();
 
@@ -114,6 +117,7 @@ async fn a_full_disk_refuses_what_grows_serves_the_rest_and_recovers_by_itself()
     let broker = try_start_with(&disk, true).unwrap();
     let topic = broker.topic("t").unwrap();
     let partition = Arc::clone(topic.partition(0).unwrap());
+    fill(&disk, 0);
     assert_eq!(try_append(&partition, batch(&["refused".to_owned()])).await, None);
     empty(&disk);
     whole_reserve(&broker).await;
@@ -160,6 +164,16 @@ async fn what_was_accepted_waits_for_room_and_reads_go_on() {
     }
 }
 
+/// Where others took the reserve as well, a start says so, and works when they give some back.
+fn start_with_room(disk: &SimDisk) -> Arc<Broker> {
+    try_start_with(disk, true).unwrap_or_else(|error| {
+        let words = crate::types::in_words(&error);
+        assert!(words.contains("No space left"), "{words}");
+        empty(disk);
+        try_start_with(disk, true).unwrap()
+    })
+}
+
 /// Appends, deletions, stops, crashes, and others that come and go: nothing acknowledged is lost, nothing ends the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_however_the_disk_fills() {
@@ -179,14 +193,14 @@ async fn nothing_acknowledged_is_lost_however_the_disk_fills() {
                 3 => {
                     broker.stop();
                     disk = disk.restart();
-                    broker = try_start_with(&disk, true).unwrap();
+                    broker = start_with_room(&disk);
                 }
                 4 => {
                     // The broker before it goes on with its own image.
                     let image = disk.crash(random.bits());
                     broker.stop();
                     disk = image;
-                    broker = try_start_with(&disk, true).unwrap();
+                    broker = start_with_room(&disk);
                 }
                 5 => match broker.create_topic(plain(&format!("n{step}"), 1)).await {
                     Ok(topic) => {

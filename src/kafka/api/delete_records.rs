@@ -18,12 +18,12 @@ use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use tokio::time::Instant;
 
 use super::shared::{first_error, partition, topic_by_name};
 use crate::broker::{Broker, Topic};
-use crate::kafka::dispatch::{Answer, Api, Call, Handled};
+use crate::kafka::dispatch::{Api, Call, Handled};
 use crate::kafka::error::{ErrorCode, Failure, Refusal};
-use crate::task;
 
 /// Partitions of one topic that are worked on at the same time: those of a topic that ships wait for their servers.
 const SIDE_BY_SIDE: usize = 16;
@@ -44,14 +44,8 @@ impl Api for DeleteRecords {
 
     fn handle(call: &Call, request: Self::Message) -> Handled<DeleteRecordsResponse> {
         let broker = Arc::clone(call.peer.broker());
-        // In a task of its own, so that a connection that closes does not leave a deletion half done.
-        let work = task::spawn("delete records", async move { delete_all(&broker, request).await });
-        Handled::Later(Box::pin(async move {
-            match work.await {
-                Ok(response) => response.into(),
-                Err(_) => Answer::Close(Refusal::Internal.code()),
-            }
-        }))
+        // Where the connection closes, what is committed of a deletion is carried out, and the rest does not begin.
+        Handled::Later(Box::pin(async move { delete_all(&broker, request).await.into() }))
     }
 
     fn refuse(_: &Call, request: &Self::Message, refusal: Refusal) -> DeleteRecordsResponse {
@@ -73,12 +67,12 @@ impl Api for DeleteRecords {
 
 async fn delete_all(broker: &Broker, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let patience = u64::try_from(request.timeout_ms.clamp(0, LONGEST_MS)).unwrap_or(0);
-    let patience = Duration::from_millis(patience);
+    let deadline = Instant::now() + Duration::from_millis(patience);
     let mut topics = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
         let topic = topic_by_name(broker, &wanted.name);
         let partitions = stream::iter(wanted.partitions)
-            .map(|asked| answer(broker, topic.clone(), asked, patience))
+            .map(|asked| answer(broker, topic.clone(), asked, deadline))
             .buffered(SIDE_BY_SIDE)
             .collect()
             .await;
@@ -93,7 +87,7 @@ async fn answer(
     broker: &Broker,
     topic: Result<Arc<Topic>, Refusal>,
     asked: DeleteRecordsPartition,
-    patience: Duration,
+    deadline: Instant,
 ) -> DeleteRecordsPartitionResult {
     let index = asked.partition_index;
     let found = topic.and_then(|topic| Ok((partition(&topic, index)?, topic)));
@@ -102,6 +96,7 @@ async fn answer(
         Err(refusal) => return refused(index, refusal.code()),
     };
     let before = Some(asked.offset).filter(|offset| *offset != ALL);
+    let patience = deadline.saturating_duration_since(Instant::now());
     match broker.delete_records(&topic, &partition, before, patience).await {
         Ok(log_start) => DeleteRecordsPartitionResult::default()
             .with_partition_index(index)

@@ -1,23 +1,30 @@
 //! One pass over a log: what goes, segment by segment. Drawn in [`crate::log::compaction`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::extents::Extents;
 use super::keys::NewestOffsets;
 use super::output::Output;
 use super::replacement::Replacement;
 use crate::log::config::Config;
-use crate::log::error::Error;
+use crate::log::error::{Error, Fault};
 use crate::log::reader::Reader;
-use crate::log::segment::View;
+use crate::log::segment::{Paths, View};
 use crate::log::walk::{Found, Walk};
 use crate::record::vdisk::StoredBlock;
-use crate::record::{BatchHeader, Record, Records, Remains, emptied, plain_records, retain};
+use crate::record::{
+    BatchHeader, Record, Records, Remains, crc_matches, emptied, plain_records, retain,
+};
 use crate::types::Offset;
 use crate::types::limits::{COMPACTION_EXTENTS, COMPACTION_KEYS, COMPACTION_RECORDS};
 
 /// Bytes read at once on the way from batch to batch.
 const WINDOW_BYTES: u64 = 64 * 1024;
+
+/// Batches of more records stay as they are: a small one may expand to millions, each of which takes some hundred bytes
+/// while it is judged.
+const BATCH_RECORDS: i32 = 256 * 1024;
 
 /// What makes a record needless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +68,8 @@ const BOUNDS: Bounds =
 #[derive(Debug)]
 pub struct Pass {
     rules: Rules,
-    /// What is compacted, oldest first, of which `done` are.
+    /// What is still to be compacted, oldest first. What is done is let go of, and with it the room of what was replaced.
     views: Vec<View>,
-    done: usize,
     clean_upto: Offset,
     fates: Fates,
     /// A batch was met that cannot be judged: no deletion above it goes.
@@ -133,7 +139,7 @@ impl Pass {
             }
             By::Extent => (Fates::ByExtent(Cover::new(&views, &rules, bounds).judge()?), end),
         };
-        Ok(Some(Self { rules, views, done: 0, clean_upto, fates, unjudged: false }))
+        Ok(Some(Self { rules, views, clean_upto, fates, unjudged: false }))
     }
 
     /// Everything below is clean once the last replacement is in place.
@@ -147,23 +153,25 @@ impl Pass {
     /// # Errors
     /// [`Error::Damaged`], [`Error::Io`]. The pass is to be given up then: what it gave so far is right by itself.
     pub fn step(&mut self) -> Result<Option<Replacement>, Error> {
-        while self.done < self.views.len() {
+        while !self.views.is_empty() {
             let count = self.group();
-            let first = self.done;
             let is_merged = count > 1;
-            if is_merged || self.changes(first)? {
-                let replacement = self.write(first, count)?;
-                self.done += count;
-                return Ok(Some(replacement));
+            let replacement =
+                if is_merged || self.changes(0)? { Some(self.write(count)?) } else { None };
+            self.views.drain(..count);
+            if let Fates::ByExtent(doomed) = &mut self.fates {
+                doomed.drain(..count);
             }
-            self.done += count;
+            if replacement.is_some() {
+                return Ok(replacement);
+            }
         }
         Ok(None)
     }
 
     /// How many of the segments that come next fit one.
     fn group(&self) -> usize {
-        let rest = self.views.get(self.done..).unwrap_or_default();
+        let rest = &self.views;
         let Some(first) = rest.first() else { return 0 };
         let mut bytes = 0;
         let fits = |view: &&View| {
@@ -186,11 +194,23 @@ impl Pass {
         Ok(false)
     }
 
-    /// What is left of `count` segments, in one file.
-    fn write(&mut self, first: usize, count: usize) -> Result<Replacement, Error> {
-        let old = self.views.get(first..first + count).unwrap_or_default().to_vec();
+    /// What is left of the first `count` segments, in one file. Where that fails nothing of it is left.
+    fn write(&mut self, count: usize) -> Result<Replacement, Error> {
+        let old = self.views.get(..count).unwrap_or_default().to_vec();
+        let place = old.first().map(|view| Arc::clone(&view.segment));
+        let written = self.write_out(old);
+        if let (Err(_), Some(segment)) = (&written, place)
+            && let Some(dir) = segment.paths.log.parent()
+        {
+            // What cannot be removed goes when the partition is opened again.
+            Paths::beside(dir, segment.base).remove(segment.disk.as_ref()).ok();
+        }
+        written
+    }
+
+    fn write_out(&mut self, old: Vec<View>) -> Result<Replacement, Error> {
         let mut output = Output::create(&old, &self.rules.config)?;
-        for (at, view) in (first..).zip(&old) {
+        for (at, view) in old.iter().enumerate() {
             let mut walk = Walk::begin(view).with_window(WINDOW_BYTES);
             while let Some(found) = walk.next_batch()? {
                 let batch = proved(view, &found)?;
@@ -223,6 +243,9 @@ impl Pass {
         if header.record_count == 0 {
             let stays = header.is_gap() || self.is_newest_of_producer(header);
             return Ok(if stays { Remains::Unchanged } else { Remains::Nothing });
+        }
+        if header.record_count > BATCH_RECORDS {
+            return Ok(self.cannot_judge());
         }
         let mut ages = false;
         let base = header.base_offset;
@@ -287,10 +310,16 @@ impl Rules {
 
 /// The bytes of a batch whose header was checked.
 fn proved(view: &View, found: &Found) -> Result<Vec<u8>, Error> {
-    match view.prove(found)? {
-        Some(damage) => Err(damage.into()),
-        None => view.batch(found),
+    if let Some(damage) = view.prove(found)? {
+        return Err(damage.into());
     }
+    // As it is now: what was proved is what was written, and a new checksum will stand over what is read here.
+    let batch = view.batch(found)?;
+    if !crc_matches(&batch) {
+        let base = found.header.base_offset;
+        return Err(view.damage(found.position, base, Fault::Checksum)?.into());
+    }
+    Ok(batch)
 }
 
 /// The newest offset of each key from `from` up to `end`, or up to where no further key had room.
@@ -310,8 +339,11 @@ fn newest_offsets(
             }
             let batch = proved(view, &found)?;
             let Ok(plain) = plain_records(&batch, header) else { continue };
-            let records: Result<Vec<_>, _> = Records::new(&plain, header).collect();
-            for record in records.unwrap_or_default() {
+            // Twice over, for all of them at once may take much memory.
+            if !Records::new(&plain, header).all(|record| record.is_ok()) {
+                continue;
+            }
+            for record in Records::new(&plain, header).filter_map(Result::ok) {
                 let offset = header.base_offset + Offset::from(record.offset_delta);
                 if offset >= from
                     && let Some(key) = record.key

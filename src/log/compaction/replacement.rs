@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, OpenMode};
 use crate::log::error::Error;
 use crate::log::index::Index;
 use crate::log::segment::{Indexes, NEW, Paths, Segment, View, base_offset_of};
@@ -23,7 +23,9 @@ pub struct Installed(pub(in crate::log) Replacement);
 
 impl Replacement {
     pub(super) fn new(old: Vec<View>, new: View) -> Self {
-        Self { old, new }
+        // Its records were not appended by being written again.
+        let appended_ms = old.iter().filter_map(|view| view.appended_ms).max();
+        Self { old, new: View { appended_ms, ..new } }
     }
 
     pub(in crate::log) fn old(&self) -> &[View] {
@@ -65,6 +67,7 @@ impl Replacement {
         let disk = &written.disk;
         let (base, next) = self.range();
         let dir = written.paths.log.parent().expect("a segment lies in a directory");
+        self.old.iter().for_each(View::retire);
         let swap = dir.join(swap_name(base, next));
         rename(disk.as_ref(), &written.paths.log, &swap)?;
         sync_dir(disk.as_ref(), dir)?;
@@ -74,9 +77,11 @@ impl Replacement {
         let old = &self.old.first().expect("it replaces something").segment;
         let paths = Paths::new(dir, base);
         let indexes = sealed_indexes(disk, &paths)?;
-        let place = (disk, base, paths);
         let interval = u32::try_from(written.interval_bytes()).unwrap_or(u32::MAX);
-        let file = Arc::clone(&written.file);
+        // By its name, so that it shares the descriptors of all segments.
+        let file = disk.open(&paths.log, OpenMode::Read);
+        let file = file.unwrap_or_else(|_| Arc::clone(&written.file));
+        let place = (disk, base, paths);
         let segment = Segment::new(place, file, interval, indexes, &old.epochs);
         // Written by this process.
         segment.proved.add(0, self.new.bytes);
