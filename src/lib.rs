@@ -35,8 +35,8 @@
 //! # Four walks
 //!
 //! * **Produce**: `kafka/connection` frames → `protocol/guard` counts → `dispatch` decodes → `api/produce` →
-//!   `broker/partition` (producer check, offset) → `committer` → `wal` (one write, one sync) → `log` (segment) → high
-//!   watermark → the answer. Behind it `tier/shipper` → aggregation → fragment (erasure code, then encryption) →
+//!   `broker/partition` (producer check, offset) → `committer` → `wal` (one write, one sync) → `applier` → `log` (segment)
+//!   → high watermark → the answer. Behind it `tier/shipper` → aggregation → fragment (erasure code, then encryption) →
 //!   placement → store → manifest → shipped offset → all shards read back → complete offset.
 //! * **TLog block**: `tlog/connection` → `session` → `broker/vdisk` (order by sequence) → partition, then as above. The
 //!   append answers *received*; the shipped offset, as `vdisk` sees it move, answers *flushed*.

@@ -13,7 +13,8 @@
 //! * The work is on a blocking thread; neither the committer nor a reader waits for it but for the moment in which the
 //!   segments change.
 //! * The timer is all there is while no topic is compacted.
-//! * A partition with damage, or with a disk that fails, is left alone until the next start.
+//! * A partition with damage, or with a disk that fails, is left alone until the next start; one that finds no room is
+//!   tried again. A pass begins no segment for which there is no room beside the reserve.
 //!
 //! Of a topic that **ships** only the local segments are compacted; the tier keeps every record. So deletions, and zeroings
 //! of a vdisk, stay in the local log for ever: whoever reads on from the tier, and a rebuild, needs them to end with the

@@ -24,7 +24,8 @@ pub struct Config {
     pub commit_log_bytes: u64,
     /// Size at which the commit log goes on in another file.
     pub commit_log_file_bytes: u64,
-    /// Segment files that are open at the same time, apart from those with writes that a checkpoint has not synced yet.
+    /// Segment files that are open at the same time, apart from those with writes that a checkpoint has not synced yet,
+    /// and those of deleted or replaced segments that somebody still reads.
     pub open_segments: usize,
     /// What segments and commit log may take of the disk; none: a share of what the disk has.
     pub local_log_limit_bytes: Option<u64>,

@@ -5,9 +5,12 @@
 //! algorithm: a ring of files, each with a mark that its use sets and a look at it takes away.
 //!
 //! * A file with writes that are not synced stays open: closing it could lose the news that they failed. Where only such
-//!   ones are left, the oldest is synced first.
-//! * A file whose name is about to go is opened and stays so ([`DiskFile::hold`]): its readers still read it, and no
-//!   other file that takes its name is ever taken for it.
+//!   ones are left, the oldest is synced first. A sync that failed is never tried again: the file says so to each later
+//!   one, the checkpoint's among them.
+//! * A file whose name is about to go, because its segment is deleted or replaced, is opened and stays so
+//!   ([`DiskFile::hold`]): its readers still read it, and no other file that takes its name is taken for it. Of a deleted
+//!   topic the files are not held: a late reader may find none, or a namesake's, whose batches do not pass its checks.
+//! * A file that somebody reads or sends from at the moment counts as open and is not closed.
 //! * What a reader is given to send from ([`DiskFile::pinned`]) is the open file itself.
 
 use std::collections::VecDeque;

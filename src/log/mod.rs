@@ -63,7 +63,8 @@
 //!
 //! # Invariants
 //! * `segment.base <= offset < segment.next_offset`; each segment begins where the one before it ends; inside, each
-//!   batch does, for compaction leaves a batch in place of the offsets that it empties. So the base offset of a batch, which no CRC covers, is proved by its neighbours.
+//!   batch does, for compaction leaves a batch in place of the offsets that it empties. So the base offset of a batch,
+//!   which no CRC covers, is proved by its neighbours.
 //! * `reader.start <= from <= reader.end`; nothing at or above the caller's `upto` is ever given out.
 //! * Of a segment's file only the first `bytes` bytes of a view count; the active one may be longer by a write that
 //!   failed.

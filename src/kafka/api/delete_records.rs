@@ -1,7 +1,7 @@
 //! DeleteRecords (key 21), versions 0 to 2.
 //!
 //! Differs from Kafka: of a topic that ships only what is on the shard servers is deleted, so the answer waits for that, up
-//! to the request's timeout (0 to a minute). A vdisk's log is deleted only with the topic option `tlog.vdisk.deletable`. A
+//! to the request's timeout (0 to a minute) for all partitions together. A vdisk's log is deleted only with the topic option `tlog.vdisk.deletable`. A
 //! partition that is named twice is moved twice.
 //!
 //! | version | change |

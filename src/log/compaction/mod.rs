@@ -16,8 +16,8 @@
 //!   an older record that stays, when the horizon has passed as above. Never the one that makes the disk as long as it is.
 //!   What is left replays to the same image, its length included.
 //! * Control batches and those of transactions stay as they are, and count for nothing: what they supersede is known only
-//!   with the outcome of their transactions. Neither do records that cannot be decoded. Below such a one, deletions stay
-//!   too: it may be what they delete.
+//!   with the outcome of their transactions. Neither do records that cannot be decoded, nor those of a batch of more than
+//!   256 Ki, which would take much memory. Below such a one, deletions stay too: it may be what they delete.
 //! * The newest batch of an idempotent producer stays as an empty batch, so that its sequence is in the log.
 //!
 //! # Why offsets have no gaps
@@ -33,7 +33,8 @@
 //! # Invariants
 //! * Segments are replaced from the oldest on: a deletion never goes before what it deletes.
 //! * Only sealed segments below the recovery point are replaced: recovery never writes to them again.
-//! * A pass over damage fails: what cannot be read may be what a deletion deletes.
+//! * A pass over damage fails: what cannot be read may be what a deletion deletes. Each batch is held against its CRC as it
+//!   is read, for a new CRC may stand over what is left of it.
 //! * The image of a vdisk, and the newest value of each key, are at every moment those before the pass.
 //!
 //! # Replacing files
@@ -47,7 +48,7 @@
 //!
 //! Recovery drops what has `.new` at its end and does 3 and 4 again for a `.swap`, whose name says which segments it
 //! replaces; indexes and sidecar are made anew where they are missing. A reader that was taken before still reads the
-//! old files, which stay open; nothing is made anew for it under their names.
+//! old files, which stay open; nothing is made anew for it under their names. Where step 1 fails nothing is left of it.
 //!
 //! Where to look next: `pass` (what goes), `keys`, `extents`, `output` (the new file), `replacement` (the swap),
 //! `position` (how far a log is clean).
