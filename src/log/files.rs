@@ -9,7 +9,8 @@
 //!   one, the checkpoint's among them.
 //! * A file whose name is about to go, because its segment is deleted or replaced, is opened and stays so
 //!   ([`DiskFile::hold`]): its readers still read it, and no other file that takes its name is taken for it. Of a deleted
-//!   topic the files are not held: a late reader may find none, or a namesake's, whose batches do not pass its checks.
+//!   topic the files are not held: a late reader may find none, or a namesake's, which its partition
+//!   does not hand out, being deleted.
 //! * A file that somebody reads or sends from at the moment counts as open and is not closed.
 //! * What a reader is given to send from ([`DiskFile::pinned`]) is the open file itself.
 
@@ -108,6 +109,16 @@ impl Pool {
     fn closed_one(&self) {
         let mut ring = self.ring();
         ring.open = ring.open.saturating_sub(1);
+    }
+
+    /// Takes back an admission: the file could not be opened, or another use of it was faster and is in the ring already.
+    fn dismiss(&self, file: &Arc<Shared>) {
+        let mut ring = self.ring();
+        ring.open = ring.open.saturating_sub(1);
+        let admitted = |entry: &Weak<Shared>| std::ptr::eq(entry.as_ptr(), Arc::as_ptr(file));
+        if let Some(at) = ring.files.iter().rposition(admitted) {
+            ring.files.remove(at);
+        }
     }
 }
 
@@ -214,14 +225,14 @@ impl Pooled {
         shared.pool.admit(shared);
         let mut slot = shared.slot();
         if let Some(open) = &*slot {
-            shared.pool.closed_one();
+            shared.pool.dismiss(shared);
             return Ok(Arc::clone(open));
         }
         match shared.disk.open(&shared.path, shared.mode) {
             Ok(open) => Ok(Arc::clone(slot.insert(open))),
             Err(error) => {
                 drop(slot);
-                shared.pool.closed_one();
+                shared.pool.dismiss(shared);
                 Err(error)
             }
         }
@@ -435,6 +446,21 @@ mod tests {
         handles.iter().skip(6).for_each(|handle| assert_ne!(handle.len().unwrap(), 0));
         assert_eq!(read(handles[3].as_ref()), 3);
         assert_eq!(read(handles[4].as_ref()), 4);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_again_leaves_nothing_behind() {
+        let (disk, files) = files(1);
+        let handles = create(&files, 2);
+        handles[0].sync().unwrap();
+        handles[1].len().unwrap();
+        disk.remove_file(&path(0)).unwrap();
+        for _ in 0..10 {
+            assert_eq!(handles[0].len().unwrap_err().kind(), io::ErrorKind::NotFound);
+            handles[1].len().unwrap();
+        }
+        assert_eq!(files.open_count(), 1);
+        assert!(files.pool.ring().files.len() <= 2, "{:?}", files.pool.ring());
     }
 
     #[test]
