@@ -70,6 +70,7 @@ pub(super) struct LocalLog {
     limit_bytes: u64,
     segments: AtomicU64,
     commit_log: AtomicU64,
+    /// With `segments` and `commit_log` in one order for all threads: who changes one sees the other's change, or is seen.
     is_full: AtomicBool,
     /// Early deletion was asked for and has not looked yet.
     asked: AtomicBool,
@@ -94,8 +95,8 @@ impl LocalLog {
     }
 
     pub(super) fn usage(&self) -> LocalLogUse {
-        let bytes = self.segments.load(Ordering::Relaxed) + self.commit_log.load(Ordering::Relaxed);
-        let is_full = self.is_full.load(Ordering::Relaxed);
+        let is_full = self.is_full.load(Ordering::SeqCst);
+        let bytes = self.segments.load(Ordering::SeqCst) + self.commit_log.load(Ordering::SeqCst);
         LocalLogUse { bytes, limit_bytes: self.limit_bytes, is_full }
     }
 
@@ -105,39 +106,49 @@ impl LocalLog {
     }
 
     pub(super) fn appended(&self, bytes: u64) {
-        self.segments.fetch_add(bytes, Ordering::Relaxed);
+        self.segments.fetch_add(bytes, Ordering::SeqCst);
         self.changed();
     }
 
     pub(super) fn freed(&self, bytes: u64) {
         // Everything that is freed was counted before.
-        self.segments.fetch_sub(bytes, Ordering::Relaxed);
+        self.segments.fetch_sub(bytes, Ordering::SeqCst);
         self.changed();
     }
 
     pub(super) fn commit_log_is(&self, bytes: u64) {
-        self.commit_log.store(bytes, Ordering::Relaxed);
+        self.commit_log.store(bytes, Ordering::SeqCst);
         self.changed();
     }
 
     fn changed(&self) {
-        let now = self.usage();
+        let mut now = self.usage();
         self.metrics.local_log_is(now.bytes);
-        let full = now.has_reached(if now.is_full { ROOM_PERCENT } else { FULL_PERCENT });
-        if full != now.is_full && self.is_full.swap(full, Ordering::Relaxed) != full {
-            let LocalLogUse { bytes, limit_bytes, .. } = now;
-            if full {
-                tracing::error!(
-                    bytes,
-                    limit_bytes,
-                    "the local log is full: nothing is appended until there is room; shorten the retention of topics that do not ship, delete records or topics, or raise -local-log-limit"
-                );
-            } else {
-                tracing::info!(bytes, limit_bytes, "the local log has room again");
+        // Looked at again behind each change: who freed something meanwhile may have looked before it.
+        loop {
+            let full = now.has_reached(if now.is_full { ROOM_PERCENT } else { FULL_PERCENT });
+            if full == now.is_full {
+                break;
             }
+            if self.is_full.swap(full, Ordering::SeqCst) != full {
+                self.say(full, now);
+            }
+            now = self.usage();
         }
         if now.deletes_early() && !self.asked.swap(true, Ordering::Relaxed) {
             self.wanted.notify_one();
+        }
+    }
+
+    fn say(&self, full: bool, LocalLogUse { bytes, limit_bytes, .. }: LocalLogUse) {
+        if full {
+            tracing::error!(
+                bytes,
+                limit_bytes,
+                "the local log is full: nothing is appended until there is room; shorten the retention of topics that do not ship, delete records or topics, or raise -local-log-limit"
+            );
+        } else {
+            tracing::info!(bytes, limit_bytes, "the local log has room again");
         }
     }
 
@@ -179,6 +190,25 @@ mod tests {
         assert_eq!((log.usage().bytes, log.refuses()), (900, Some(1000)));
         log.freed(1);
         assert_eq!(log.refuses(), None);
+    }
+
+    #[test]
+    fn bytes_that_come_and_go_on_two_threads_leave_the_right_answer() {
+        let metrics = Metrics::new(&mut Registry::default());
+        let log = LocalLog::new(1000, 899, 0, metrics);
+        for _ in 0..200 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| log.appended(61));
+                scope.spawn(|| log.appended(40));
+            });
+            assert_eq!(log.refuses(), Some(1000));
+            std::thread::scope(|scope| {
+                scope.spawn(|| log.freed(96));
+                scope.spawn(|| log.appended(1));
+                scope.spawn(|| log.freed(6));
+            });
+            assert_eq!(log.refuses(), None, "{:?}", log.usage());
+        }
     }
 
     #[test]
