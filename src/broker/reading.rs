@@ -207,6 +207,10 @@ impl Partition {
         }
         let reader = self.reader();
         let result = blocking(move || local(reader, marks.high_watermark)).await?;
+        if self.is_deleted() {
+            // Whatever was found: its file may have been opened when the name was already that of another topic's.
+            return Err(ReadError::Deleted);
+        }
         match result {
             Err(log::Error::Damaged { from: first, to, .. }) if from < marks.shipped => {
                 let damaged = result.map_err(ReadError::from);
