@@ -61,7 +61,10 @@ where
 pub fn die(code: i32, what: &str) -> ! {
     tracing::error!(what, "ending the process; a restart recovers");
     #[cfg(test)]
-    testing::end_without_exit(code, what);
+    {
+        eprintln!("{what}");
+        testing::end_without_exit(code, what);
+    }
     std::process::exit(code)
 }
 
