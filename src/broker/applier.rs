@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::catalogue::{Catalogue, Event};
-use super::committer::{Then, Work};
+use super::committer::{Then, Work, batch_bytes};
 use super::disk_room::DiskRoom;
 use super::partition::Partition;
 use crate::record::BatchHeader;
@@ -189,6 +189,7 @@ impl State {
         }
         let Commit { number, now_ms, work } = commit;
         let mut answers = Vec::with_capacity(work.len());
+        let in_all = batch_bytes(&work);
         let mut bytes = 0;
         for Work { entry, then, done } in work {
             self.settle(then, &entry.payload, number, now_ms);
@@ -202,6 +203,7 @@ impl State {
                 answer(&mut answers);
             }
         }
+        self.room.applied(in_all);
         answer(&mut answers);
     }
 
@@ -264,3 +266,6 @@ fn answer(answers: &mut Vec<oneshot::Sender<()>>) {
         done.send(()).ok();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -348,7 +348,7 @@ impl Thread {
             let held =
                 self.checkpointing && self.since_checkpoint() > self.owned.config.commit_log_bytes;
             if !queue.work.is_empty() && !held {
-                return Next::Commit(take_commit(&mut queue));
+                return Next::Commit(take_commit(&mut queue, &self.room));
             }
             let is_busy = self.checkpointing || self.making_spare;
             if queue.stopping && !is_busy && queue.work.is_empty() {
@@ -583,7 +583,7 @@ fn carry_out(
 }
 
 /// As much as one commit may hold, in order. Room is left for the time.
-fn take_commit(queue: &mut Queue) -> Vec<Work> {
+fn take_commit(queue: &mut Queue, room: &DiskRoom) -> Vec<Work> {
     let mut bytes = ONE_ENTRY_BYTES;
     let count = queue
         .work
@@ -595,9 +595,16 @@ fn take_commit(queue: &mut Queue) -> Vec<Work> {
         .count()
         .max(1);
     let taken: Vec<Work> = queue.work.drain(..count).collect();
-    let batches = taken.iter().filter(|work| matches!(work.then, Then::Write(_)));
-    queue.bytes -= batches.map(|work| work.entry.payload.len()).sum::<usize>();
+    let bytes = batch_bytes(&taken);
+    queue.bytes -= bytes;
+    room.commits(bytes);
     taken
+}
+
+/// Bytes of the batches among them.
+pub(super) fn batch_bytes(work: &[Work]) -> usize {
+    let batches = work.iter().filter(|work| matches!(work.then, Then::Write(_)));
+    batches.map(|work| work.entry.payload.len()).sum()
 }
 
 /// More than the head and payload of an entry that is no batch's take.

@@ -35,6 +35,8 @@ struct Inner {
     room: Room,
     /// Somebody waits for room, which was said.
     waiting: usize,
+    /// Bytes of batches that left the queue and are not in segments yet.
+    committed_bytes: u64,
     refilling: bool,
     stopping: bool,
 }
@@ -144,11 +146,24 @@ impl DiskRoom {
 
     /// Whether a batch may be queued when `bytes` and `batches` of all are queued with it.
     pub(super) fn takes(&self, bytes: usize, batches: usize) -> bool {
-        let takes = self.lock().room.takes(bytes, batches);
+        let inner = self.lock();
+        let takes = inner.room.takes(bytes, batches, inner.committed_bytes);
+        drop(inner);
         if !takes {
             self.metrics.append_refused();
         }
         takes
+    }
+
+    /// So many bytes of batches leave the queue to be committed, and will take as much room in segments.
+    pub(super) fn commits(&self, bytes: usize) {
+        self.lock().committed_bytes += bytes as u64;
+    }
+
+    /// So many of them are in segments, or need to be there no more.
+    pub(super) fn applied(&self, bytes: usize) {
+        let mut inner = self.lock();
+        inner.committed_bytes = inner.committed_bytes.saturating_sub(bytes as u64);
     }
 
     /// Whether so many partitions may be created now.

@@ -7,7 +7,8 @@
 //!      └──── twice the floor is free, beside what the reserve lacks; nothing waits for room ───────────┘
 //! ```
 //!
-//! In `Room` batches and topics are taken, as far as what is queued fits twice, in the commit log and in segments. In
+//! In `Room` batches and topics are taken, as far as what is queued fits twice, in the commit log and in segments, and what
+//! is committed already once more. In
 //! `Low` and `Full` they are refused; what shrinks the data, ships it or ends the process goes on, from what is free and
 //! then from the reserve. What the reserve lacks counts as not free, so nothing that is taken in uses it up.
 //!
@@ -127,13 +128,14 @@ impl Room {
         self.settle();
     }
 
-    /// Whether a batch may be queued when `bytes` and `batches` of all are queued with it.
-    pub(super) fn takes(&self, bytes: usize, batches: usize) -> bool {
+    /// Whether a batch may be queued when `bytes` and `batches` of all are queued with it, and `committed_bytes` are still to
+    /// be written to segments.
+    pub(super) fn takes(&self, bytes: usize, batches: usize, committed_bytes: u64) -> bool {
         let Some(look) = self.look.filter(|_| self.state == State::Room) else {
             return self.state == State::Room;
         };
         // Once in the commit log and once in a segment.
-        let needed_bytes = 2 * bytes as u64;
+        let needed_bytes = (2 * bytes as u64).saturating_add(committed_bytes);
         let needed_inodes = FIRST_APPEND_INODES.saturating_mul(batches as u64);
         needed_bytes <= look.spare_bytes()
             && needed_inodes.saturating_add(FLOOR_INODES) <= look.space.free_inodes
@@ -141,7 +143,7 @@ impl Room {
 
     /// Whether so many partitions may be created: their first appends find inodes.
     pub(super) fn takes_partitions(&self, count: usize) -> bool {
-        self.takes(0, count)
+        self.takes(0, count, 0)
     }
 
     /// Whether a spare file of `bytes` leaves plenty to others.
@@ -189,10 +191,11 @@ mod tests {
     fn a_disk_that_fills_and_empties_refuses_and_takes_again() {
         let mut room = Room::default();
         assert_eq!(room.looked(Some(look(100 * MIB, 0))), Effects::default());
-        assert!(room.takes(50 << 20, 1) && !room.takes(51 << 20, 1));
+        assert!(room.takes(50 << 20, 1, 0) && !room.takes(51 << 20, 1, 0));
+        assert!(room.takes(25 << 20, 1, 50 << 20) && !room.takes(26 << 20, 1, 50 << 20));
         room.looked(Some(look(2 * MIB - 1, 0)));
         assert_eq!(room.state(), State::Low);
-        assert!(!room.takes(1, 1));
+        assert!(!room.takes(1, 1, 0));
         // A piece was released; what is free of it is no room for appends.
         assert!(room.looked(Some(look(4 * MIB, 3 * MIB))).refill);
         assert_eq!(room.state(), State::Full);
@@ -255,7 +258,7 @@ mod tests {
                 }
                 let Some(now) = room.last_look() else { continue };
                 let bytes = random.below(32 << 20);
-                if room.takes(bytes, 1) {
+                if room.takes(bytes, 1, 0) {
                     assert_eq!(room.state(), State::Room, "{seed} {step}");
                     let left = now.space.free_bytes - 2 * bytes as u64;
                     assert!(left >= now.missing_bytes, "{seed} {step}");
