@@ -171,3 +171,42 @@ async fn damage_ends_compaction_and_nothing_else() {
     broker.delete_topic(broker.topic("t").unwrap().id()).await.unwrap();
     broker.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_made_anew_during_a_pass_keeps_its_own() {
+    let mut met = 0;
+    for round in 0..4u64 {
+        let mut random = Random(round);
+        let disk = SimDisk::new();
+        let broker = start(&disk);
+        create(&broker, &[("cleanup.policy", "compact")]).await;
+        fill(&broker, &mut Table::new(), &mut random, 1).await;
+        broker.stop();
+        let disk = disk.restart();
+        let broker = start(&disk);
+        let pass = {
+            let broker = Arc::clone(&broker);
+            // Once there is none, and all is still to be done.
+            crate::task::spawn("pass", async move { round > 0 && broker.compact(1).await })
+        };
+        tokio::time::sleep(Duration::from_micros(500 * round)).await;
+        met += usize::from(!pass.is_finished());
+        let before = broker.topic("t").unwrap();
+        broker.delete_topic(before.id()).await.unwrap();
+        create(&broker, &[("cleanup.policy", "compact")]).await;
+        let mut table = Table::new();
+        fill(&broker, &mut table, &mut random, 2).await;
+        pass.await.unwrap();
+        // Who still has the old one does nothing to the files that have its names now.
+        let stale = Arc::clone(before.partition(0).unwrap());
+        let again = tokio::task::spawn_blocking(move || stale.compact(3, &AtomicBool::new(false)));
+        assert!(!again.await.unwrap().unwrap());
+        assert!(read(&broker).await.0 == table, "round {round}");
+        let broker = restart(&broker, &disk);
+        assert!(read(&broker).await.0 == table, "round {round}");
+        assert!(broker.compact(2).await);
+        assert!(read(&broker).await.0 == table, "round {round}");
+        broker.stop();
+    }
+    assert!(met > 0, "no pass was met");
+}

@@ -25,6 +25,8 @@ struct Progress {
     clean_upto: Option<Offset>,
     /// A pass failed, and so would the next.
     given_up: bool,
+    /// Files were being replaced when there was no room for it. Their segments are in nobody's hands until that is done.
+    unfinished: Option<Replacement>,
 }
 
 /// How much of a partition compaction would look at for the first time.
@@ -117,6 +119,9 @@ impl Partition {
         now_ms: i64,
         stopping: &AtomicBool,
     ) -> Result<bool, log::Error> {
+        if let Some(replacement) = progress.unfinished.take() {
+            self.install(progress, replacement)?;
+        }
         let Some((scope, _)) = self.scope(progress, now_ms) else { return Ok(false) };
         let options = self.options();
         let marks = self.watermarks();
@@ -147,27 +152,31 @@ impl Partition {
                 progress.clean_upto = Some(clean_upto);
                 return Ok(true);
             };
-            if !self.replace(replacement)? {
+            let begun = self.log_mut().begin_replacement(&replacement);
+            if !begun {
+                replacement.discard()?;
                 return Ok(false);
             }
+            self.install(progress, replacement)?;
         }
         Ok(false)
     }
 
-    fn replace(&self, replacement: Replacement) -> Result<bool, log::Error> {
+    /// Without the log's lock: appends go on.
+    fn install(&self, progress: &mut Progress, replacement: Replacement) -> Result<(), log::Error> {
+        let installed = match replacement.install() {
+            Ok(installed) => installed,
+            Err(error) => {
+                progress.unfinished = Some(replacement);
+                return Err(error);
+            }
+        };
         let (bytes, left) = replacement.bytes();
-        let begun = self.log_mut().begin_replacement(&replacement);
-        if !begun {
-            replacement.discard()?;
-            return Ok(false);
-        }
-        // Without the lock: appends go on.
-        let installed = replacement.install()?;
         self.log_mut().end_replacement(installed);
         self.metrics.replaced(bytes, left);
         self.local_log.appended(left);
         self.local_log.freed(bytes);
-        Ok(true)
+        Ok(())
     }
 
     /// What may be compacted, and all segments.

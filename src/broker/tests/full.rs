@@ -242,3 +242,44 @@ async fn nothing_acknowledged_is_lost_however_the_disk_fills() {
         broker.stop();
     }
 }
+
+/// A segment is there twice until it is replaced, and the reserve is not for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_waits_for_room_beside_the_reserve() {
+    let disk = small();
+    let broker = try_start_with(&disk, true).unwrap();
+    whole_reserve(&broker).await;
+    let options = [("cleanup.policy", "compact"), ("segment.bytes", "1048576")];
+    let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).to_vec();
+    let new = NewTopic { name: "t".to_owned(), partitions: 1, options };
+    let topic = broker.create_topic(new).await.unwrap();
+    for _ in 0..70 {
+        let mut builder = BatchBuilder::new(1);
+        builder.push(1, Some(b"key"), Some(&[7; 50_000]), &[]);
+        append(topic.partition(0).unwrap(), builder.build().into()).await;
+    }
+    broker.stop();
+    let disk = disk.restart();
+    let broker = try_start_with(&disk, true).unwrap();
+    whole_reserve(&broker).await;
+    // Enough for appends, and not for a segment.
+    let floor = broker.disk_status().look.unwrap().floor_bytes;
+    fill(&disk, 2 * floor.min(300_000));
+    drop(broker.disk_status());
+    let files = || {
+        let names = disk.list(Path::new("/data/t-0")).unwrap();
+        let files =
+            names.iter().map(|name| disk.open(&Path::new("/data/t-0").join(name), OpenMode::Read));
+        files.map(|file| file.unwrap().len().unwrap()).sum::<u64>()
+    };
+    let before = files();
+    assert!(!broker.compact(2).await);
+    assert_eq!(files(), before);
+    let look = broker.disk_status().look.unwrap();
+    assert_eq!(look.missing_bytes, 0, "the reserve is whole");
+    empty(&disk);
+    drop(broker.disk_status());
+    assert!(broker.compact(2).await);
+    assert!(files() < before / 4, "{} of {before}", files());
+    broker.stop();
+}

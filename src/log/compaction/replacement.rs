@@ -60,19 +60,26 @@ impl Replacement {
     /// [`Log::begin_replacement`](crate::log::Log::begin_replacement) allowed it.
     ///
     /// # Errors
-    /// [`Error::Io`]: either state is on disk then, and the next start completes what was begun; until then the old
-    /// segments are served.
-    pub fn install(self) -> Result<Installed, Error> {
+    /// [`Error::Io`]: either state is on disk then. Another call, where room was wanting, or the next start completes what
+    /// was begun; until then the old segments are served.
+    pub fn install(&self) -> Result<Installed, Error> {
         let written = &self.new.segment;
         let disk = &written.disk;
         let (base, next) = self.range();
         let dir = written.paths.log.parent().expect("a segment lies in a directory");
         self.old.iter().for_each(View::retire);
         let swap = dir.join(swap_name(base, next));
-        rename(disk.as_ref(), &written.paths.log, &swap)?;
-        sync_dir(disk.as_ref(), dir)?;
-        let bases = self.old.iter().map(|view| view.segment.base);
-        complete(disk.as_ref(), dir, &swap, base, bases)?;
+        if disk.exists(&written.paths.log) {
+            rename(disk.as_ref(), &written.paths.log, &swap)?;
+            sync_dir(disk.as_ref(), dir)?;
+        }
+        if disk.exists(&swap) {
+            let bases = self.old.iter().map(|view| view.segment.base);
+            complete(disk.as_ref(), dir, &swap, base, bases)?;
+        } else {
+            // An earlier call came so far that what lies at the segments' names is the new one.
+            sync_dir(disk.as_ref(), dir)?;
+        }
 
         let old = &self.old.first().expect("it replaces something").segment;
         let paths = Paths::new(dir, base);
@@ -85,8 +92,8 @@ impl Replacement {
         let segment = Segment::new(place, file, interval, indexes, &old.epochs);
         // Written by this process.
         segment.proved.add(0, self.new.bytes);
-        let new = View { segment, ..self.new };
-        Ok(Installed(Self { old: self.old, new }))
+        let new = View { segment, ..self.new.clone() };
+        Ok(Installed(Self { old: self.old.clone(), new }))
     }
 }
 

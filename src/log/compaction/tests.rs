@@ -512,6 +512,47 @@ fn nothing_is_replaced_that_was_deleted_meanwhile_and_nothing_deleted_that_is_be
     assert!(rig.disk.list(&dir()).unwrap().iter().all(|name| !name.ends_with(".new")));
 }
 
+#[test]
+fn a_replacement_that_found_no_room_half_way_is_completed_by_another_try() {
+    const NO_ROOM: i32 = 28;
+    let (mut failed, mut tried_again) = (0, 0);
+    loop {
+        let mut rig = filled(By::Key, 4);
+        let reader = rig.log.reader();
+        let rules = Rules {
+            by: By::Key,
+            now_ms: rig.now_ms,
+            delete_retention_ms: RETENTION_MS,
+            drops_deletions: true,
+            producers: HashMap::new(),
+            config: CONFIG,
+        };
+        let mut pass = Pass::begin(&reader, 0, rig.recovery_point, rules).unwrap().unwrap();
+        let replacement = pass.step().unwrap().unwrap();
+        assert!(rig.log.begin_replacement(&replacement));
+        rig.disk.fail_at(rig.disk.operations().len() + failed, NO_ROOM);
+        let installed = match replacement.install() {
+            // All operations failed once.
+            Ok(_) => break,
+            Err(error) => {
+                rig.check(&rig.log, "served as it was");
+                // A sync that failed is not believed when it is made again.
+                error.is_no_room().then(|| {
+                    tried_again += 1;
+                    replacement.install().unwrap_or_else(|error| panic!("{failed}: {error:?}"))
+                })
+            }
+        };
+        if let Some(installed) = installed {
+            rig.log.end_replacement(installed);
+            rig.check(&rig.log, "replaced");
+        }
+        recovers(&rig, rig.disk.crash(failed as u64), &format!("failed {failed}"));
+        failed += 1;
+    }
+    assert!(failed > 10 && tried_again > 8, "{failed}, {tried_again}");
+}
+
 /// Appends, rolls, checkpoints and compacts until the end or the first failure.
 fn scenario(rig: &mut Rig) -> Result<(), Error> {
     for round in 0..6 {
