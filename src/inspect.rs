@@ -17,7 +17,7 @@ use std::path::Path;
 
 use partition::{Kept, check_partition, note};
 
-use crate::broker::{Checkpoint, CheckpointError, Event};
+use crate::broker::{Checkpoint, CheckpointError, Event, checkpoint_copy};
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::types::limits::COMMIT_BYTES;
 use crate::types::{CommitNumber, Offset, TopicId, TopicPartition};
@@ -201,16 +201,22 @@ fn check_checkpoint(
     report: &mut Report,
 ) -> Result<Option<Checkpoint>, InspectError> {
     let path = dir.join("meta").join("checkpoint");
-    match Checkpoint::read(disk, &path) {
-        Ok(checkpoint) => Ok(checkpoint),
-        Err(CheckpointError::Io { source, .. }) => {
-            Err(InspectError::Io { path: path.display().to_string(), source })
-        }
-        Err(error) => {
-            report.damage.push(error.to_string());
-            Ok(None)
+    let mut found = Vec::new();
+    for path in [&path, &checkpoint_copy(&path)] {
+        match Checkpoint::read_file(disk, path) {
+            Ok(checkpoint) => found.extend(checkpoint),
+            Err(CheckpointError::Io { source, .. }) => {
+                return Err(InspectError::Io { path: path.display().to_string(), source });
+            }
+            Err(CheckpointError::Damaged { what }) => {
+                let name = path.strip_prefix(dir).unwrap_or(path).display();
+                report.damage.push(format!("{name} is damaged: {what}"));
+            }
+            Err(error) => report.damage.push(error.to_string()),
         }
     }
+    // The one that a start takes first.
+    Ok(found.into_iter().next())
 }
 
 /// Where the reading of the commit log stands.

@@ -1,12 +1,15 @@
-//! The checkpoint file: the catalogue as of a commit, below which the commit log is no longer needed.
+//! The checkpoint: the catalogue as of a commit, below which the commit log is no longer needed.
+//!
+//! It is written twice, one file after the other, since nothing else on the disk says what it says. The commit log is
+//! freed behind both, so the second one can always be started from, whichever of the two it is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::Catalogue;
 use crate::disk::{Disk, is_no_room};
-use crate::types::CommitNumber;
+use crate::types::{CommitNumber, in_words};
 
 const MAGIC: &[u8; 4] = b"TLCK";
 /// 2 has the deleted topics that the shard servers are still to be told of.
@@ -48,7 +51,7 @@ pub enum CheckpointError {
     },
     /// The bytes are not what was written.
     #[error(
-        "the checkpoint `meta/checkpoint` is damaged ({what}): restore the file from a copy, or rebuild with an empty data directory from the shard servers"
+        "the checkpoint `meta/checkpoint` is damaged ({what}), and so is the second one, `meta/checkpoint.copy`: restore one of the files from a copy, or rebuild with an empty data directory from the shard servers"
     )]
     Damaged {
         /// What does not fit.
@@ -72,11 +75,11 @@ impl CheckpointError {
 }
 
 impl Checkpoint {
-    /// Writes the file whole: magic, format, length u64, JSON text, CRC-32C of everything before; little-endian.
+    /// Writes both files whole: magic, format, length u64, JSON text, CRC-32C of everything before; little-endian.
     /// Durable on return.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`]; the old checkpoint then still stands, or the new one does.
+    /// [`CheckpointError::Io`]; either file then has the old checkpoint or the new one.
     pub fn write(&self, disk: &dyn Disk, path: &Path) -> Result<(), CheckpointError> {
         let mut bytes = Vec::new();
         bytes.extend_from_slice(MAGIC);
@@ -91,14 +94,43 @@ impl Checkpoint {
         bytes[6..HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        disk.replace(path, &bytes).map_err(|source| CheckpointError::Io { op: "write", source })
+        for path in [path, &copy_of(path)] {
+            let written = disk.replace(path, &bytes);
+            written.map_err(|source| CheckpointError::Io { op: "write", source })?;
+        }
+        Ok(())
     }
 
-    /// Reads the file; `None` when there is none.
+    /// Reads the checkpoint, from its second file where the first is not there or damaged; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], of the first file.
+    pub fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, CheckpointError> {
+        let first = Self::read_file(disk, path);
+        if matches!(first, Ok(Some(_)) | Err(CheckpointError::Newer { .. })) {
+            return first;
+        }
+        let Ok(Some(second)) = Self::read_file(disk, &copy_of(path)) else { return first };
+        let why = first.err().map_or("it is not there".to_owned(), |error| in_words(&error));
+        tracing::warn!(
+            path = %path.display(),
+            why,
+            "the checkpoint is read from its copy, which says the same; the next one is written to both: look at the disk"
+        );
+        Ok(Some(second))
+    }
+
+    /// Whether there is a checkpoint, sound or not.
+    #[must_use]
+    pub fn is_there(disk: &dyn Disk, path: &Path) -> bool {
+        disk.exists(path) || disk.exists(&copy_of(path))
+    }
+
+    /// Reads one of the two files; `None` when it is not there.
     ///
     /// # Errors
     /// [`CheckpointError`].
-    pub fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, CheckpointError> {
+    pub fn read_file(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, CheckpointError> {
         if !disk.exists(path) {
             return Ok(None);
         }
@@ -131,6 +163,12 @@ impl Checkpoint {
     }
 }
 
+/// The second file of a checkpoint.
+#[must_use]
+pub fn copy_of(path: &Path) -> PathBuf {
+    path.with_extension("copy")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +196,36 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Checkpoint::decode(&flipped).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn either_of_the_two_files_will_do_and_none_of_them_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let copy = copy_of(&path);
+        let checkpoint = Checkpoint { commit: 7, clean: true, catalogue: Catalogue::default() };
+        checkpoint.write(&FileDisk, &path).unwrap();
+        for (one, other) in [(&path, &copy), (&copy, &path)] {
+            std::fs::remove_file(one).unwrap();
+            assert!(Checkpoint::is_there(&FileDisk, &path));
+            assert_eq!(Checkpoint::read(&FileDisk, &path).unwrap().as_ref(), Some(&checkpoint));
+            std::fs::write(one, b"rot").unwrap();
+            assert_eq!(Checkpoint::read(&FileDisk, &path).unwrap().as_ref(), Some(&checkpoint));
+            std::fs::copy(other, one).unwrap();
+        }
+        std::fs::write(&path, b"rot").unwrap();
+        std::fs::write(&copy, b"rot").unwrap();
+        let error = Checkpoint::read(&FileDisk, &path).unwrap_err();
+        assert!(matches!(error, CheckpointError::Damaged { .. }), "{error}");
+        // A newer release wrote it: nothing older counts.
+        checkpoint.write(&FileDisk, &path).unwrap();
+        let mut newer = std::fs::read(&path).unwrap();
+        newer[4] = 200;
+        let end = newer.len() - 4;
+        let crc = crc32c::crc32c(&newer[..end]);
+        newer[end..].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&path, newer).unwrap();
+        let error = Checkpoint::read(&FileDisk, &path).unwrap_err();
+        assert!(matches!(error, CheckpointError::Newer { found: 200 }), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Checkpoint;
 use super::error::OpenError;
 use crate::disk::{Disk, Reserve};
 use crate::types::{ClusterId, DataDirId, limits};
@@ -79,7 +80,7 @@ impl DataDir {
     /// have taken over from the shard servers is taken over by the next one.
     #[must_use]
     pub fn holds_state(&self) -> bool {
-        self.disk.exists(&super::recovery::checkpoint_path(&self.path))
+        Checkpoint::is_there(&*self.disk, &super::recovery::checkpoint_path(&self.path))
     }
 
     /// Says for ever that the directory belongs to `cluster`. Durable on return.

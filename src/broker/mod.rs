@@ -41,7 +41,7 @@
 //!
 //! ```text
 //! <data-dir>/format.json                   format, identity, cluster            data_dir.rs
-//! <data-dir>/meta/checkpoint               magic TLCK | format u16 | length u64 | JSON | CRC-32C      checkpoint.rs
+//! <data-dir>/meta/checkpoint, .copy        magic TLCK | format u16 | length u64 | JSON | CRC-32C      checkpoint.rs
 //! <data-dir>/commitlog/…                   see wal/
 //! <data-dir>/reserve/00 … 15               blocks without meaning, 1 % of the file system, 8 to 288 MiB in all
 //! <data-dir>/<topic>-<partition>/…         see log/
@@ -84,7 +84,7 @@ pub use catalogue::{
     AppendMark, ApplyError, Catalogue, DeletedTopic, DeletionReason, EpochStart, Event,
     FragmentHead, FragmentIntent, PartitionState, Run, TopicState,
 };
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checkpoint, CheckpointError, copy_of as checkpoint_copy};
 pub use committer::Stopped;
 pub use config::Config;
 pub use data_dir::DataDir;

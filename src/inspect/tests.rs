@@ -181,6 +181,21 @@ fn a_partition_whose_directory_is_gone_is_damage() {
 }
 
 #[test]
+fn each_file_of_a_checkpoint_is_looked_at_and_one_is_enough_to_look_at_the_rest() {
+    for rotten in ["meta/checkpoint", "meta/checkpoint.copy"] {
+        let (_dir, path) = data_dir();
+        commit_log(&path, 3);
+        checkpoint(&path, 3, (0, 3));
+        flip(&path.join(rotten), 30);
+        let report = check(&path);
+        let named = format!("{rotten} is damaged: wrong checksum");
+        assert!(report.damage.contains(&named), "{report:?}");
+        let missing = report.damage.iter().any(|line| line.contains("offsets 0 to 2: missing"));
+        assert!(missing && report.damage.len() == 2, "{report:?}");
+    }
+}
+
+#[test]
 fn a_topic_deleted_above_the_checkpoint_is_not_missed_and_what_was_left_to_shards_neither() {
     let (topic, partition) = (TopicId([2; 16]), 0);
     let reason = DeletionReason::Requested;
