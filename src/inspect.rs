@@ -84,7 +84,7 @@ pub fn check_data_dir(
 ) -> Result<Report, InspectError> {
     let path = || dir.display().to_string();
     let format = dir.join("format.json");
-    if !disk.exists(&format) {
+    if !disk.exists(&format).map_err(io_error(&format))? {
         return Err(InspectError::NotADataDir { path: path() });
     }
     let _lock = lock(disk, dir)?;
@@ -170,7 +170,7 @@ fn bounds(checkpoint: &Checkpoint, later: &Later) -> BTreeMap<String, Kept> {
 fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Lock>, InspectError> {
     let file = dir.join("LOCK");
     // Not made where there is none.
-    if !disk.exists(&file) {
+    if !disk.exists(&file).map_err(io_error(&file))? {
         return Ok(None);
     }
     match disk.lock(&file) {
@@ -242,7 +242,7 @@ fn check_commit_log(
 ) -> Result<Later, InspectError> {
     let dir = &dir.join("commitlog");
     let covered = checkpoint.map_or(0, |checkpoint| checkpoint.commit);
-    if !disk.exists(dir) {
+    if !disk.exists(dir).map_err(io_error(dir))? {
         if checkpoint.is_some() {
             report.damage.push(format!(
                 "{}: missing, and with it every commit above the checkpoint's, {covered}",

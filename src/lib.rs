@@ -61,7 +61,8 @@
 //! # Deliberately absent
 //!
 //! Replication between brokers (redundancy comes from the shards), a second copy of any state beside the log, memory
-//! maps of anything that is still written, background timers while idle, and every API of Kafka that is not served:
+//! maps of anything that is still written, timers of writing and shipping while idle (what
+//! looks after old data, retention and compaction, does look now and then), and every API of Kafka that is not served:
 //! those are not advertised, for a stub is taken as a promise.
 
 pub mod admin;

@@ -3,6 +3,7 @@
 //! It is written twice, one file after the other, since nothing else on the disk says what it says. The commit log is
 //! freed behind both, so the second one can always be started from, whichever of the two it is.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -121,9 +122,11 @@ impl Checkpoint {
     }
 
     /// Whether there is a checkpoint, sound or not.
-    #[must_use]
-    pub fn is_there(disk: &dyn Disk, path: &Path) -> bool {
-        disk.exists(path) || disk.exists(&copy_of(path))
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn is_there(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+        Ok(disk.exists(path)? || disk.exists(&copy_of(path))?)
     }
 
     /// Reads one of the two files; `None` when it is not there.
@@ -131,13 +134,11 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`].
     pub fn read_file(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, CheckpointError> {
-        if !disk.exists(path) {
-            return Ok(None);
+        match disk.read_all(path, LARGEST_BYTES + TAIL_BYTES) {
+            Ok(bytes) => Self::decode(&bytes).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CheckpointError::Io { op: "read", source }),
         }
-        let bytes = disk
-            .read_all(path, LARGEST_BYTES + TAIL_BYTES)
-            .map_err(|source| CheckpointError::Io { op: "read", source })?;
-        Self::decode(&bytes).map(Some)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
@@ -207,7 +208,7 @@ mod tests {
         checkpoint.write(&FileDisk, &path).unwrap();
         for (one, other) in [(&path, &copy), (&copy, &path)] {
             std::fs::remove_file(one).unwrap();
-            assert!(Checkpoint::is_there(&FileDisk, &path));
+            assert!(Checkpoint::is_there(&FileDisk, &path).unwrap());
             assert_eq!(Checkpoint::read(&FileDisk, &path).unwrap().as_ref(), Some(&checkpoint));
             std::fs::write(one, b"rot").unwrap();
             assert_eq!(Checkpoint::read(&FileDisk, &path).unwrap().as_ref(), Some(&checkpoint));

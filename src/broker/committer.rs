@@ -484,7 +484,10 @@ impl Thread {
         let metrics = self.owned.metrics.clone();
         let started = task::critical_thread("checkpoint", move || {
             let end = match carry_out(&job, &*disk, &path) {
-                Ok(()) => CheckpointEnd::Written(job.checkpoint.commit),
+                Ok(()) => {
+                    metrics.checkpointed();
+                    CheckpointEnd::Written(job.checkpoint.commit)
+                }
                 Err(error) => {
                     tracing::error!(
                         error = in_words(&error),
@@ -493,7 +496,6 @@ impl Thread {
                     CheckpointEnd::Not(job.dirty)
                 }
             };
-            metrics.checkpointed();
             shared.lock().checkpointed = Some(end);
             shared.arrived.notify_one();
         });

@@ -53,7 +53,20 @@ impl DataDir {
             Reserve::find(Arc::clone(&disk), path.join("reserve"), reserve_bytes(&*disk, path));
         let reserve = Arc::new(reserve.map_err(|source| io("look for the reserve of", source))?);
         let file = path.join("format.json");
-        if !disk.exists(&file) {
+        let is_there = |path: &Path| disk.exists(path).map_err(|source| io("look at", source));
+        if !is_there(&file)? {
+            let left = ["meta/checkpoint", "meta/checkpoint.copy", "commitlog"];
+            for left in left {
+                if is_there(&path.join(left))? {
+                    // A new identity would make what is there another's.
+                    return Err(OpenError::Format {
+                        path: file.display().to_string(),
+                        what: format!(
+                            "it is missing, and there is {left}: restore it, or take an empty data directory"
+                        ),
+                    });
+                }
+            }
             let id = DataDirId::from_random(random);
             return Ok(Self { disk, reserve, path: path.to_owned(), id, cluster: None });
         }
@@ -78,9 +91,17 @@ impl DataDir {
 
     /// Whether a broker ever got as far as to keep state here. A first start that was cut short did not, and what it would
     /// have taken over from the shard servers is taken over by the next one.
-    #[must_use]
-    pub fn holds_state(&self) -> bool {
-        Checkpoint::is_there(&*self.disk, &super::recovery::checkpoint_path(&self.path))
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn holds_state(&self) -> Result<bool, OpenError> {
+        let path = super::recovery::checkpoint_path(&self.path);
+        let found = Checkpoint::is_there(&*self.disk, &path);
+        found.map_err(|source| OpenError::Io {
+            op: "look for",
+            path: path.display().to_string(),
+            source,
+        })
     }
 
     /// Says for ever that the directory belongs to `cluster`. Durable on return.
@@ -139,6 +160,19 @@ mod tests {
         again.settle(cluster).unwrap();
         let other = ClusterId::from_random([8; 16]);
         assert!(matches!(again.settle(other), Err(OpenError::OtherCluster { .. })));
+    }
+
+    #[test]
+    fn state_without_its_identity_is_refused_and_left_as_it_is() {
+        for left in ["meta/checkpoint", "commitlog/file"] {
+            let root = tempfile::tempdir().unwrap();
+            let left = root.path().join(left);
+            std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+            std::fs::write(left, b"x").unwrap();
+            let error = DataDir::open(Arc::new(FileDisk), root.path(), [0; 16]).unwrap_err();
+            assert!(error.to_string().contains("restore it"), "{error}");
+            assert!(!root.path().join("format.json").exists());
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::catalogue::{
     AppendMark, EpochStart, Event, PRODUCER_AGE_MS, PartitionState, Run, add_mark, add_run,
@@ -55,6 +55,10 @@ pub(super) trait ColdReader: Send + Sync + std::fmt::Debug {
         range: (Offset, Offset),
     ) -> futures_util::future::BoxFuture<'static, Result<Option<TimestampedOffset>, ReadError>>;
 }
+
+/// Lookups by time hold a whole batch, 64 MiB at most, in memory that no request's budget counts: so many at a time in the
+/// whole process.
+static LOOKING: Semaphore = Semaphore::const_new(2);
 
 /// Who appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -439,6 +443,7 @@ impl Partition {
             }
         }
         let reader = self.reader().starting_at(marks.log_start);
+        let _turn = LOOKING.acquire().await;
         let found =
             blocking(move || reader.offset_for_timestamp(timestamp_ms, marks.high_watermark))
                 .await??;
@@ -457,6 +462,7 @@ impl Partition {
             None
         };
         let reader = self.reader().starting_at(marks.log_start);
+        let _turn = LOOKING.acquire().await;
         let local = blocking(move || reader.max_timestamp(marks.high_watermark)).await??;
         let local = local.map(TimestampedOffset::from);
         Ok(match (cold, local) {

@@ -65,8 +65,8 @@ impl Disk for FileDisk {
         Ok(names)
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        path.exists()
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -299,6 +299,6 @@ mod tests {
         let deep = dir.path().join("a/b/c");
         FileDisk.create_dir_all(&deep).unwrap();
         FileDisk.create_dir_all(&deep).unwrap();
-        assert!(FileDisk.exists(&deep));
+        assert!(FileDisk.exists(&deep).unwrap());
     }
 }

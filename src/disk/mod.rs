@@ -92,7 +92,10 @@ pub trait Disk: Send + Sync + Debug {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
     /// Whether something has this name.
-    fn exists(&self, path: &Path) -> bool;
+    ///
+    /// # Errors
+    /// As the system gives them: what cannot be looked at is not taken for absent.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
 
     /// Renames a file or directory; durable after [`Disk::sync_dir`] of both parents.
     ///
@@ -151,7 +154,7 @@ pub trait Disk: Send + Sync + Debug {
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let temporary = path.with_extension("tmp");
-        if self.exists(&temporary) {
+        if self.exists(&temporary)? {
             self.remove_file(&temporary)?;
         }
         let write = || {

@@ -44,7 +44,7 @@ impl Reserve {
         let mut held = [false; PIECES];
         for (number, held) in held.iter_mut().enumerate() {
             let path = piece(&dir, number);
-            if disk.exists(&path) {
+            if disk.exists(&path)? {
                 *held = disk.open(&path, OpenMode::Read)?.len()? == piece_bytes;
                 if !*held {
                     disk.remove_file(&path)?;
@@ -116,7 +116,7 @@ impl Reserve {
         let mut held = self.held();
         let Some(number) = held.iter().position(|held| !held) else { return Ok(()) };
         let path = piece(&self.dir, number);
-        if !self.disk.exists(&self.dir) {
+        if !self.disk.exists(&self.dir)? {
             self.disk.create_dir(&self.dir)?;
         }
         let made = self.make(&path);
@@ -215,7 +215,7 @@ impl Disk for ReservedDisk {
         self.inner.list(dir)
     }
 
-    fn exists(&self, path: &Path) -> bool {
+    fn exists(&self, path: &Path) -> io::Result<bool> {
         self.inner.exists(path)
     }
 

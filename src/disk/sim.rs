@@ -669,8 +669,8 @@ impl Disk for SimDisk {
         Ok(state.dir(state.find(dir)?)?.keys().cloned().collect())
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        self.lock().find(path).is_ok()
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.lock().find(path).is_ok())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -693,7 +693,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        if !self.exists(path) {
+        if !self.exists(path)? {
             return Ok(());
         }
         for name in self.list(path)? {

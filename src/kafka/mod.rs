@@ -38,7 +38,7 @@
 //! many answers as there are cores are there twice.
 //!
 //! Fetched data of 64 KiB and more is not copied at all: a handler answers with ranges of segment files, whose batches the
-//! log checked when they were first read, and the connection has the system send them (`gather.rs` shows why by
+//! log checked when they were written or first read, and the connection has the system send them (`gather.rs` shows why by
 //! `sendfile`). Sealed segments and the active one alike: bytes below the high watermark never change, and a segment is cut by
 //! recovery alone, before anything is served. A deleted file stays whole while a range holds it open.
 //!

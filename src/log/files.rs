@@ -321,7 +321,7 @@ impl Disk for Files {
         self.disk.list(dir)
     }
 
-    fn exists(&self, path: &Path) -> bool {
+    fn exists(&self, path: &Path) -> io::Result<bool> {
         self.disk.exists(path)
     }
 

@@ -403,8 +403,11 @@ impl Log {
     pub fn remove(self) -> Result<(), Error> {
         self.sealed.iter().chain(&self.active).for_each(View::retire);
         self.disk.remove_dir_all(&self.dir).map_err(Error::io("remove", &self.dir))?;
-        match self.dir.parent().filter(|parent| self.disk.exists(parent)) {
-            Some(parent) => self.disk.sync_dir(parent).map_err(Error::io("sync", parent)),
+        match self.dir.parent() {
+            Some(parent) => match self.disk.sync_dir(parent) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                synced => synced.map_err(Error::io("sync", parent)),
+            },
             None => Ok(()),
         }
     }

@@ -159,6 +159,6 @@ mod tests {
         let next = log.segments()[1].base_offset;
         log.detach_below(next).unwrap().unlink().unwrap();
         assert!(!reader.mend(2, &model.0[1].bytes).unwrap());
-        assert!(!FileDisk.exists(&first_file(&dir)));
+        assert!(!FileDisk.exists(&first_file(&dir)).unwrap());
     }
 }

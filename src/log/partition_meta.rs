@@ -62,14 +62,12 @@ fn decode(file: &[u8]) -> Meta {
 /// Reads the file of `dir`.
 pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Meta, Error> {
     let path = path(dir);
-    if !disk.exists(&path) {
-        return Ok(Meta::Unknown(MetaFault::Absent));
-    }
     match disk.read_all(&path, 4096) {
         Ok(bytes) => Ok(decode(&bytes)),
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             Ok(Meta::Unknown(MetaFault::Damaged))
         }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Meta::Unknown(MetaFault::Absent)),
         Err(error) => Err(Error::io("read", &path)(error)),
     }
 }

@@ -1,6 +1,5 @@
 //! Reading a partition's segments without the log's lock.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use super::error::{DamagedRange, Error, Fault};
 use super::segment::View;
 use super::walk::{Found, Step, Walk};
 use crate::disk::DiskFile;
-use crate::record::{BatchHeader, HEADER_BYTES, Records, crc_matches, plain_records};
+use crate::record::{BatchHeader, HEADER_BYTES, crc_matches, visit_places};
 use crate::types::Offset;
 use crate::types::limits::RECORD_BATCH_BYTES;
 
@@ -186,11 +185,12 @@ impl Reader {
                 if found.header.max_timestamp < timestamp_ms {
                     continue;
                 }
-                let records = timestamps(view, &found)?;
-                let wanted = |(offset, timestamp): &(Offset, i64)| {
-                    *offset >= self.start && *timestamp >= timestamp_ms
-                };
-                let first = records.into_iter().find(wanted);
+                let mut first = None;
+                visit_timestamps(view, &found, |offset, timestamp| {
+                    if first.is_none() && offset >= self.start && timestamp >= timestamp_ms {
+                        first = Some((offset, timestamp));
+                    }
+                })?;
                 if let Some((offset, timestamp)) = first {
                     return Ok(Some((offset, timestamp, found.header.leader_epoch)));
                 }
@@ -239,10 +239,12 @@ impl Reader {
         let Some((view, found, _)) = best.filter(|(_, _, timestamp)| *timestamp >= 0) else {
             return Ok(None);
         };
-        let highest = timestamps(view, &found)?
-            .into_iter()
-            .filter(|(offset, _)| *offset >= self.start)
-            .max_by_key(|(offset, timestamp)| (*timestamp, Reverse(*offset)));
+        let mut highest = None;
+        visit_timestamps(view, &found, |offset, timestamp| {
+            if offset >= self.start && highest.is_none_or(|(_, best)| best < timestamp) {
+                highest = Some((offset, timestamp));
+            }
+        })?;
         Ok(highest.map(|(offset, timestamp)| (offset, timestamp, found.header.leader_epoch)))
     }
 
@@ -251,9 +253,13 @@ impl Reader {
         if found.header.base_offset >= self.start {
             return Ok(found.header.max_timestamp);
         }
-        let records = timestamps(view, found)?.into_iter();
-        let readable = records.filter(|(offset, _)| *offset >= self.start);
-        Ok(readable.map(|(_, timestamp)| timestamp).max().unwrap_or(-1))
+        let mut highest = -1;
+        visit_timestamps(view, found, |offset, timestamp| {
+            if offset >= self.start {
+                highest = highest.max(timestamp);
+            }
+        })?;
+        Ok(highest)
     }
 
     /// Those that hold anything to be read below `upto`.
@@ -379,26 +385,27 @@ pub(super) fn good_prefix(bytes: &[u8], mut expected: Offset, upto: Offset) -> u
     good
 }
 
-/// Offset and timestamp of each record of a batch.
-fn timestamps(view: &View, found: &Found) -> Result<Vec<(Offset, i64)>, Error> {
+/// Tells `visit` offset and timestamp of each record of a batch, in order.
+fn visit_timestamps(
+    view: &View,
+    found: &Found,
+    mut visit: impl FnMut(Offset, i64),
+) -> Result<(), Error> {
     let header = &found.header;
     let batch = view.batch(found)?;
     if !crc_matches(&batch) {
         return Err(view.damage(found.position, header.base_offset, Fault::Checksum)?.into());
     }
-    let undecodable = |source| Error::Undecodable {
+    visit_places(&batch, header, |_, place| {
+        let offset = header.base_offset + Offset::from(place.offset_delta);
+        visit(offset, header.timestamp_of(place.timestamp_delta));
+        Ok(())
+    })
+    .map_err(|source| Error::Undecodable {
         path: view.segment.paths.log.clone(),
         base_offset: header.base_offset,
         source,
-    };
-    let plain = plain_records(&batch, header).map_err(undecodable)?;
-    Records::new(&plain, header)
-        .map(|record| {
-            let record = record.map_err(undecodable)?;
-            let offset = header.base_offset + Offset::from(record.offset_delta);
-            Ok((offset, header.timestamp_of(record.timestamp_delta)))
-        })
-        .collect()
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ const WINDOW_BYTES: usize = 32 * 1024;
 /// Most bytes of a number.
 const VARLONG_BYTES: usize = 10;
 
-/// Walks the records that `source` gives, to its very end.
+/// Checks the records that `source` gives, to its very end.
 ///
 /// # Errors
 /// As `check_records` has them; beyond `limit` plain bytes [`Error::Expands`].
@@ -24,6 +24,33 @@ pub(super) fn check(
     limit: usize,
     header: &BatchHeader,
 ) -> Result<(), Error> {
+    walk(codec, source, limit, header, |index, place| {
+        check_place(header, index, place.offset_delta, place.timestamp_delta)
+    })
+}
+
+/// What a walk tells of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// From the base offset of its batch.
+    pub offset_delta: i32,
+    /// From the base timestamp of its batch.
+    pub timestamp_delta: i64,
+    /// Whether it has a key.
+    pub has_key: bool,
+}
+
+/// Walks the records that `source` gives, to its very end: `visit` is told the number and the place of each.
+///
+/// # Errors
+/// Of [`check`], but those that it has of places.
+pub(super) fn walk(
+    codec: Compression,
+    source: &mut dyn Read,
+    limit: usize,
+    header: &BatchHeader,
+    mut visit: impl FnMut(i32, Place) -> Result<(), RecordFault>,
+) -> Result<(), Error> {
     let mut plain =
         Plain { codec, source, window: vec![0; WINDOW_BYTES], at: 0, end: 0, given: 0, limit };
     for index in 0..header.record_count {
@@ -31,7 +58,8 @@ pub(super) fn check(
             let plain_bytes = plain.position();
             return Err(Error::CountBeyondBytes { count: header.record_count, plain_bytes });
         }
-        match check_record(&mut plain, header, index) {
+        let place = check_record(&mut plain);
+        match place.and_then(|place| Ok(visit(index, place)?)) {
             Ok(()) => {}
             Err(Stop::Fault(fault)) => return Err(Error::Record { index, fault }),
             Err(Stop::Source(error)) => return Err(error),
@@ -61,7 +89,8 @@ impl From<Error> for Stop {
     }
 }
 
-fn check_record(plain: &mut Plain<'_>, header: &BatchHeader, index: i32) -> Result<(), Stop> {
+/// Passes a record.
+fn check_record(plain: &mut Plain<'_>) -> Result<Place, Stop> {
     let length = take_i32(&mut plain.number(usize::MAX)?.bytes()).ok_or(RecordFault::Varint)?;
     let Ok(bytes) = usize::try_from(length) else {
         return Err(RecordFault::Length { length, left: 0 }.into());
@@ -72,7 +101,7 @@ fn check_record(plain: &mut Plain<'_>, header: &BatchHeader, index: i32) -> Resu
     }
     let timestamp_delta = body.i64()?;
     let offset_delta = body.i32()?;
-    body.field()?;
+    let has_key = body.field()?;
     body.field()?;
     let announced = body.i32()?;
     let count = usize::try_from(announced)
@@ -88,7 +117,7 @@ fn check_record(plain: &mut Plain<'_>, header: &BatchHeader, index: i32) -> Resu
     if body.left > 0 {
         return Err(RecordFault::BytesAfterHeaders { count: body.left }.into());
     }
-    check_place(header, index, offset_delta, timestamp_delta).map_err(Stop::from)
+    Ok(Place { offset_delta, timestamp_delta, has_key })
 }
 
 /// What is left of a record.

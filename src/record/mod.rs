@@ -77,5 +77,8 @@ pub use batch::{
 pub use builder::BatchBuilder;
 pub use compression::Compression;
 pub use error::{Error, RecordFault};
-pub use record::{Headers, Record, Records, check_keys, check_records, plain_records};
+pub use expanded::Place;
+pub use record::{
+    Headers, Record, Records, check_keys, check_records, plain_records, visit_places,
+};
 pub use rewrite::{Remains, emptied, gap, retain};

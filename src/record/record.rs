@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::varint::{take_i32, take_i64};
-use super::{BatchHeader, Compression, Error, HEADER_BYTES, RecordFault, expanded};
+use super::{BatchHeader, Compression, Error, HEADER_BYTES, Place, RecordFault, expanded};
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES;
 
 /// Shortest record: length, attributes, two deltas, two absent fields and a header count, of one byte each.
@@ -142,18 +142,36 @@ pub fn check_records(batch: &[u8], header: &BatchHeader) -> Result<(), Error> {
     }
 }
 
+/// Tells `visit` number and place of each record of a batch. A compressed one is expanded a window at a time.
+///
+/// # Errors
+/// Those of [`check_records`], but nothing is demanded of the deltas; and what `visit` finds.
+pub fn visit_places(
+    batch: &[u8],
+    header: &BatchHeader,
+    mut visit: impl FnMut(i32, Place) -> Result<(), RecordFault>,
+) -> Result<(), Error> {
+    let records = records_section(batch)?;
+    match header.compression()? {
+        Compression::None => {
+            (0..).zip(Records::new(records, header)).try_for_each(|(index, it)| {
+                let Record { offset_delta, timestamp_delta, key, .. } = it?;
+                let place = Place { offset_delta, timestamp_delta, has_key: key.is_some() };
+                visit(index, place).map_err(|fault| Error::Record { index, fault })
+            })
+        }
+        codec => codec.expand(records, DECOMPRESSED_BATCH_BYTES, |source| {
+            expanded::walk(codec, source, DECOMPRESSED_BATCH_BYTES, header, visit)
+        }),
+    }
+}
+
 /// Checks that every record of a batch that passed [`check_records`] has a key.
 ///
 /// # Errors
-/// [`Error::Record`] of the first that has none, and those of [`plain_records`].
+/// [`Error::Record`] of the first that has none, and those of [`visit_places`].
 pub fn check_keys(batch: &[u8], header: &BatchHeader) -> Result<(), Error> {
-    let plain = plain_records(batch, header)?;
-    for (record, index) in Records::new(&plain, header).zip(0..) {
-        if record?.key.is_none() {
-            return Err(Error::Record { index, fault: RecordFault::NoKey });
-        }
-    }
-    Ok(())
+    visit_places(batch, header, |_, place| place.has_key.then_some(()).ok_or(RecordFault::NoKey))
 }
 
 /// [`check_records`] of a plain records section.

@@ -39,9 +39,10 @@ pub(super) async fn open(
     let stores = storage
         .stores(&data_dir.disk, &data_dir.reserve, &mut super::parts::random)
         .map_err(refused)?;
+    let holds_state = data_dir.holds_state().map_err(refused)?;
     let identity = Identity {
         data_dir: data_dir.id,
-        cluster: data_dir.cluster.filter(|_| data_dir.holds_state()),
+        cluster: data_dir.cluster.filter(|_| holds_state),
         fresh: data_dir.cluster.unwrap_or(ClusterId::from_random(super::parts::random())),
         address: context.config.tlog_address.to_string(),
     };

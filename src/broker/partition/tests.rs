@@ -36,5 +36,7 @@ async fn what_a_segment_has_above_the_high_watermark_is_not_shown() {
     assert_eq!(partition.offset_for_timestamp(1_500).await.unwrap(), None);
     assert_eq!(partition.max_timestamp().await.unwrap().unwrap().timestamp_ms, 1_000);
     assert_eq!(partition.epoch_end(partition.leader_epoch()).unwrap().end, 1);
+    let marks = partition.watermarks();
+    assert_eq!((marks.high_watermark, marks.log_end), (1, 2));
     broker.stop();
 }

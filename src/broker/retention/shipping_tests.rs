@@ -37,7 +37,7 @@ async fn start(disk: &SimDisk, servers: &Servers, limit: u64) -> Arc<Broker> {
     let keys = tier::read_key("abcdefghijklmnopqrstuvwxyz012345").unwrap();
     let identity = Identity {
         data_dir: data_dir.id,
-        cluster: data_dir.cluster.filter(|_| data_dir.holds_state()),
+        cluster: data_dir.cluster.filter(|_| data_dir.holds_state().unwrap()),
         fresh: ClusterId::from_random([1; 16]),
         address: String::new(),
     };

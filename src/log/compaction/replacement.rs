@@ -69,11 +69,12 @@ impl Replacement {
         let dir = written.paths.log.parent().expect("a segment lies in a directory");
         self.old.iter().for_each(View::retire);
         let swap = dir.join(swap_name(base, next));
-        if disk.exists(&written.paths.log) {
+        let exists = |path: &Path| disk.exists(path).map_err(Error::io("look for", path));
+        if exists(&written.paths.log)? {
             rename(disk.as_ref(), &written.paths.log, &swap)?;
             sync_dir(disk.as_ref(), dir)?;
         }
-        if disk.exists(&swap) {
+        if exists(&swap)? {
             let bases = self.old.iter().map(|view| view.segment.base);
             complete(disk.as_ref(), dir, &swap, base, bases)?;
         } else {

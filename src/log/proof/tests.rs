@@ -164,7 +164,7 @@ fn no_flipped_bit_of_an_index_or_sidecar_does_harm_and_they_are_mended() {
     for base in [middle.start, middle.end] {
         let paths = Paths::new(&dir(), base);
         for path in [&paths.index, &paths.time_index, &paths.check] {
-            if !whole.exists(path) {
+            if !whole.exists(path).unwrap() {
                 assert_eq!(base, middle.end);
                 continue;
             }
@@ -236,14 +236,14 @@ fn an_older_sidecar_says_nothing_of_a_segment_that_was_written_again() {
     // And where the growing segment was reopened in its middle, no sidecar is written that knows half of it.
     let cut = other.0.iter().find(|batch| batch.base > hurt.start + 3).unwrap().base;
     let mut log = Log::open(whole.shared(), dir(), id(), 0, cut, SMALL).unwrap();
-    assert!(!whole.exists(&paths.check));
+    assert!(!whole.exists(&paths.check).unwrap());
     for batch in other.0.iter().filter(|batch| batch.base >= cut) {
         log.append(&batch.bytes, 0).unwrap();
     }
     checkpoint(&mut log);
-    assert!(!whole.exists(&paths.check));
+    assert!(!whole.exists(&paths.check).unwrap());
     drop(log);
     let log = opened(&whole, &other);
     assert!(!is_right_or_damaged(&log.reader(), &other, &(0..0)));
-    assert!(whole.exists(&paths.check), "made by the first read");
+    assert!(whole.exists(&paths.check).unwrap(), "made by the first read");
 }

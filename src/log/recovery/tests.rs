@@ -375,7 +375,7 @@ fn a_directory_of_another_topic_is_removed() {
     drop(log);
     let other = TopicPartition { topic: TopicId([1; 16]), ..id() };
     let mut log = Log::open(disk.shared(), dir(), other, 0, 0, CONFIG).unwrap();
-    assert!(!disk.exists(&dir()));
+    assert!(!disk.exists(&dir()).unwrap());
     let batch = ModelBatch::new(0, &[1], 40);
     log.append(&batch.bytes, 0).unwrap();
     let end = checkpoint(&mut log);
@@ -395,10 +395,10 @@ fn an_unreadable_meta_is_an_error_only_where_data_is_due() {
     assert!(matches!(refused, Err(Error::Foreign { found, .. }) if found == id()));
     disk.flip(&partition_meta::path(&dir()), 15, 1);
     assert!(matches!(try_open(&disk, 0, end), Err(Error::Meta { fault: MetaFault::Damaged, .. })));
-    assert!(disk.exists(&dir()));
+    assert!(disk.exists(&dir()).unwrap());
     let log = testing::open(&disk, &dir(), 0, 0);
     assert_eq!(log.end_offset(), 0);
-    assert!(!disk.exists(&dir()));
+    assert!(!disk.exists(&dir()).unwrap());
 }
 
 #[test]

@@ -309,7 +309,7 @@ impl Directory {
     fn write_shard(&self, path: &Path, shard: &[u8]) -> Result<(), StoreError> {
         let temporary = path.with_extension("tmp");
         let write = || {
-            if self.disk.exists(&temporary) {
+            if self.disk.exists(&temporary)? {
                 self.disk.remove_file(&temporary)?;
             }
             let file = self.disk.open(&temporary, OpenMode::CreateNew)?;

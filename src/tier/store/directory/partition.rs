@@ -67,7 +67,7 @@ impl Partition {
             return Ok(Some(Arc::clone(bucket)));
         }
         let dir = self.dir.join("s").join(format!("{key:013x}"));
-        if !create && !disk.exists(&dir) {
+        if !create && !disk.exists(&dir)? {
             return Ok(None);
         }
         // A former process may have ended between a rename and its sync: what is visible is made durable before

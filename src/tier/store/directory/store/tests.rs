@@ -177,7 +177,7 @@ impl Disk for FailingDisk {
     fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
         FileDisk.list(dir)
     }
-    fn exists(&self, path: &Path) -> bool {
+    fn exists(&self, path: &Path) -> std::io::Result<bool> {
         FileDisk.exists(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
