@@ -650,7 +650,9 @@ impl Broker {
                     return Ok(ids.next - 1);
                 }
                 let first = ids.reserved;
-                let next = first + PRODUCER_ID_BLOCK;
+                let next = first.checked_add(PRODUCER_ID_BLOCK);
+                let next = next.filter(|next| *next <= limits::PRODUCER_IDS);
+                let next = next.ok_or(ProducerIdError::Exhausted)?;
                 let receiver = self
                     .committer
                     .event(Event::ProducerIds { next })

@@ -26,6 +26,12 @@ pub enum AppendError {
     /// An older incarnation of the producer.
     #[error("a newer producer has taken over this producer id")]
     InvalidProducerEpoch,
+    /// Nobody was ever given this id.
+    #[error("producer id {producer_id} was never handed out: ask for one (InitProducerId)")]
+    UnknownProducerId {
+        /// The id.
+        producer_id: i64,
+    },
     /// A batch before this one is missing, or this one is too old to tell whether it is there.
     #[error("the producer's sequence does not continue what the partition holds")]
     OutOfOrderSequence,
@@ -292,6 +298,11 @@ pub enum DeleteRecordsError {
 /// Why no producer id was given out.
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerIdError {
+    /// All were handed out.
+    #[error(
+        "there are no more producer ids: the highest one found on the shard servers leaves none above it"
+    )]
+    Exhausted,
     /// The broker stops.
     #[error("the broker is stopping")]
     Stopping,

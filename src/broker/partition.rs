@@ -126,6 +126,8 @@ pub struct Partition {
     cold: RwLock<Option<Arc<dyn ColdReader>>>,
     shipper: Mutex<Option<ShipHandle>>,
     gone: AtomicBool,
+    /// That the local disk gives an error where something is read.
+    pub(super) unreadable_said: AtomicBool,
     /// Held while files are unlinked.
     unlinking: Mutex<()>,
     compaction: Compaction,
@@ -195,6 +197,7 @@ impl Partition {
             cold: RwLock::new(None),
             shipper: Mutex::new(None),
             gone: AtomicBool::new(false),
+            unreadable_said: AtomicBool::new(false),
             unlinking: Mutex::default(),
             compaction: Compaction::new(state.log_end),
             committer: parts.committer,
@@ -327,6 +330,9 @@ impl Partition {
         if header.is_transactional() {
             return Err(AppendError::Transactional);
         }
+        if header.producer_id >= limits::PRODUCER_IDS {
+            return Err(AppendError::UnknownProducerId { producer_id: header.producer_id });
+        }
         if options.validate_records {
             record::check_records(batch, &header).map_err(AppendError::InvalidRecord)?;
         }
@@ -443,10 +449,12 @@ impl Partition {
             }
         }
         let reader = self.reader().starting_at(marks.log_start);
-        let _turn = LOOKING.acquire().await;
-        let found =
-            blocking(move || reader.offset_for_timestamp(timestamp_ms, marks.high_watermark))
-                .await??;
+        let turn = LOOKING.acquire().await;
+        let found = blocking(move || {
+            let _turn = turn;
+            reader.offset_for_timestamp(timestamp_ms, marks.high_watermark)
+        });
+        let found = found.await??;
         Ok(found.map(TimestampedOffset::from))
     }
 
@@ -462,8 +470,12 @@ impl Partition {
             None
         };
         let reader = self.reader().starting_at(marks.log_start);
-        let _turn = LOOKING.acquire().await;
-        let local = blocking(move || reader.max_timestamp(marks.high_watermark)).await??;
+        let turn = LOOKING.acquire().await;
+        let local = blocking(move || {
+            let _turn = turn;
+            reader.max_timestamp(marks.high_watermark)
+        });
+        let local = local.await??;
         let local = local.map(TimestampedOffset::from);
         Ok(match (cold, local) {
             (Some(cold), Some(local)) if local.timestamp_ms > cold.timestamp_ms => Some(local),
@@ -615,10 +627,11 @@ impl Partition {
         });
     }
 
-    /// Refuses every later append if nothing was ever appended, and says whether it does.
+    /// Refuses every later append if nothing was ever appended to this partition of a plain topic, and says whether it does.
     pub(super) fn mark_deleted_if_empty(&self) -> bool {
         let mut turn = self.turn();
-        if turn.next_offset == self.watermarks.borrow().log_start {
+        // Where all records were deleted, the log start is there too.
+        if turn.next_offset == 0 {
             turn.deleted = true;
         }
         turn.deleted

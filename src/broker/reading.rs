@@ -4,6 +4,7 @@
 //! that names their offsets; what lies around them is served.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
@@ -151,7 +152,7 @@ impl Partition {
     /// Puts damaged batches back from the shard servers, where these have all of them. Where not they are read from there
     /// again.
     async fn mend(&self, first: Offset, to: Offset) {
-        let Ok(_turn) = MENDING.try_acquire() else { return };
+        let Ok(turn) = MENDING.try_acquire() else { return };
         let Ok(tier) = self.cold() else { return };
         if to > self.watermarks().shipped {
             return;
@@ -168,7 +169,12 @@ impl Partition {
             return;
         }
         let reader = self.reader();
-        let mended = blocking(move || reader.mend(first, &batches)).await;
+        let mended = blocking(move || {
+            // As long as it works, also when nobody waits for it any more.
+            let _turn = turn;
+            reader.mend(first, &batches)
+        });
+        let mended = mended.await;
         match mended {
             Ok(Ok(true)) => {
                 self.metrics.mended();
@@ -224,12 +230,31 @@ impl Partition {
                     Err(_) => damaged,
                 }
             }
+            // The disk gives nothing: as good as damage, but nothing is written where it fails.
+            Err(log::Error::Io { .. }) if from < marks.shipped => {
+                let unreadable = result.map_err(ReadError::from);
+                let Ok(tier) = self.cold() else { return unreadable };
+                match tier.read(from, marks.shipped, max_bytes).await {
+                    Ok(bytes) => {
+                        self.say_unreadable(&unreadable);
+                        Ok(cold(bytes))
+                    }
+                    Err(_) => unreadable,
+                }
+            }
             // Local segments were deleted between the look at the watermarks and the read.
             Err(log::Error::OutOfRange { .. }) if self.watermarks().is_cold(from) => {
                 let upto = self.watermarks().local_start;
                 self.read_cold(from, upto, max_bytes).await.map(cold)
             }
             other => other.map_err(ReadError::from),
+        }
+    }
+
+    fn say_unreadable<T>(&self, result: &Result<T, ReadError>) {
+        let Err(error) = result else { return };
+        if !self.unreadable_said.swap(true, Ordering::Relaxed) {
+            tracing::error!(partition = %self.id(), topic = %self.topic(), error = in_words(error), "local data cannot be read: it is read from the shard servers; look at the disk (said once for each partition)");
         }
     }
 

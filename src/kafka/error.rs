@@ -179,6 +179,7 @@ impl Failure for AppendError {
             Self::InvalidRecord(_) => Code::InvalidRecord,
             Self::TooLarge { .. } => Code::MessageTooLarge,
             Self::InvalidProducerEpoch => Code::InvalidProducerEpoch,
+            Self::UnknownProducerId { .. } => Code::UnknownProducerId,
             Self::OutOfOrderSequence => Code::OutOfOrderSequenceNumber,
             Self::Transactional => Code::InvalidTxnState,
             Self::VdiskTopic { .. } => Code::PolicyViolation,
@@ -250,6 +251,7 @@ impl Failure for ProducerIdError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Stopping => Code::CoordinatorNotAvailable,
+            Self::Exhausted => Code::UnknownServerError,
         }
         .into()
     }
@@ -310,6 +312,7 @@ mod tests {
         check(&AppendError::InvalidRecord(magic()), 87, false);
         check(&AppendError::TooLarge { bytes: 2, limit: 1 }, 10, false);
         check(&AppendError::InvalidProducerEpoch, 47, false);
+        check(&AppendError::UnknownProducerId { producer_id: i64::MAX }, 59, false);
         check(&AppendError::OutOfOrderSequence, 45, false);
         check(&AppendError::Transactional, 48, false);
         check(&AppendError::VdiskTopic { topic }, 44, false);

@@ -148,6 +148,8 @@ struct Shared {
     synced: AtomicU64,
     /// A sync failed. The system tells that once, and the next sync would say that all is well: it must not be asked.
     failed: AtomicBool,
+    /// Held during a sync: of two at once one would be told of a failure, and the other that all is well.
+    syncing: Mutex<()>,
 }
 
 impl Drop for Shared {
@@ -172,6 +174,10 @@ impl Shared {
             return Closing::InUse;
         }
         let Ok(mut slot) = self.open.try_write() else { return Closing::InUse };
+        if self.held.load(Ordering::Acquire) {
+            // Since the look above: who holds it took it for open.
+            return Closing::Held;
+        }
         if self.writes.load(Ordering::Acquire) != self.synced.load(Ordering::Acquire) {
             return Closing::Unsynced;
         }
@@ -195,6 +201,7 @@ impl Shared {
     fn sync_open(&self, open: &dyn DiskFile) -> io::Result<()> {
         let failed = |why: String| Err(io::Error::other(why));
         let path = self.path.display();
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.failed.load(Ordering::Acquire) {
             return failed(format!("an earlier sync of {path} failed"));
         }
@@ -304,6 +311,7 @@ impl Disk for Files {
             writes: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            syncing: Mutex::default(),
         });
         self.pool.admit(&shared);
         Ok(Arc::new(Pooled(shared)))

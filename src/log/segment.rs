@@ -166,9 +166,14 @@ impl Segment {
         self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The files are about to be unlinked or replaced. Waits for who writes to them.
-    pub(super) fn retire(&self) {
+    /// The files' names are about to be gone, or another's. Waits for who writes to them; nobody does afterwards.
+    pub(super) fn leave(&self) {
         *self.sidecar() = Sidecar::Retired;
+    }
+
+    /// The files are about to be unlinked or replaced. As [`Segment::leave`], and its readers still read it.
+    pub(super) fn retire(&self) {
+        self.leave();
         // Where it cannot be opened its readers will see that.
         self.file.hold().ok();
     }
@@ -365,6 +370,11 @@ impl View {
             scratch.note_highest(&mut fresh);
             fresh.offsets.seal().map_err(Error::io("write", &self.segment.paths.index))?;
             fresh.times.seal().map_err(Error::io("write", &self.segment.paths.time_index))?;
+            // A sealed segment is not synced again, and would keep both open.
+            let files = [fresh.offsets.take_unsynced(), fresh.times.take_unsynced()];
+            for file in files.into_iter().flatten() {
+                file.sync().map_err(Error::io("sync", &self.segment.paths.index))?;
+            }
         }
         *indexes = fresh;
         Ok(())

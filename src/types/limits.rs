@@ -109,6 +109,10 @@ pub const BROKER_PARTITIONS: usize = 20_000;
 /// Connections to all listeners of one front end together.
 pub const CONNECTIONS: usize = 10_000;
 
+/// Producer ids are below: more than are ever handed out. One above it, stored, would leave none to be handed out by a
+/// rebuild, which begins above all that it finds.
+pub const PRODUCER_IDS: i64 = 1 << 62;
+
 /// Idempotent producers remembered per partition, about 250 bytes each. A well-behaved cluster has one per writing
 /// process; a client that opens a new one per batch costs its partition's older ones their memory and nothing else.
 pub const PARTITION_PRODUCERS: usize = 10_000;

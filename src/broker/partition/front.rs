@@ -105,11 +105,12 @@ impl Partition {
         detached.unlink().map(|()| freed)
     }
 
-    /// The directory is about to be removed, and perhaps to be another topic's: on return nothing is unlinked in there any
-    /// more. Blocking.
+    /// The directory is about to be removed, and perhaps to be another topic's: on return nothing is unlinked or written in
+    /// there any more. Blocking.
     pub(in crate::broker) fn leave_disk(&self) {
         let _unlinking = self.unlinking();
         self.mark_gone();
+        self.log.read().unwrap_or_else(PoisonError::into_inner).leave();
         self.local_log.freed(self.local_bytes());
     }
 

@@ -40,3 +40,23 @@ async fn what_a_segment_has_above_the_high_watermark_is_not_shown() {
     assert_eq!((marks.high_watermark, marks.log_end), (1, 2));
     broker.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_id_that_leaves_none_above_it_is_refused() {
+    let broker = open(&SimDisk::new()).unwrap();
+    let plain = NewTopic { name: "t".to_owned(), partitions: 1, options: Vec::new() };
+    let topic = broker.create_topic(plain).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    let batch = |producer| {
+        let mut builder = BatchBuilder::new(1).producer(producer, 0, 0);
+        builder.push(1, None, Some(b"value"), &[]);
+        builder.build().into()
+    };
+    for producer in [limits::PRODUCER_IDS, i64::MAX] {
+        let refused = partition.append(batch(producer), Origin::Kafka).err().unwrap();
+        assert!(matches!(refused, AppendError::UnknownProducerId { .. }), "{refused}");
+    }
+    let last = partition.append(batch(limits::PRODUCER_IDS - 1), Origin::Kafka);
+    assert_eq!(last.unwrap().await.unwrap().base_offset, 0);
+    broker.stop();
+}
