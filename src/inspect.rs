@@ -19,6 +19,7 @@ use partition::{Kept, check_partition, note};
 
 use crate::broker::{Checkpoint, CheckpointError, Event, checkpoint_copy};
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
+use crate::log::first_offset_in;
 use crate::types::limits::COMMIT_BYTES;
 use crate::types::{CommitNumber, Offset, TopicId, TopicPartition};
 
@@ -92,7 +93,8 @@ pub fn check_data_dir(
     check_format(disk, &format, &mut report)?;
     let checkpoint = check_checkpoint(disk, dir, &mut report)?;
     let later = check_commit_log(disk, dir, checkpoint.as_ref(), &mut report, progress)?;
-    let expected = checkpoint.map(|checkpoint| bounds(&checkpoint, &later)).unwrap_or_default();
+    let mut expected = checkpoint.map(|checkpoint| bounds(&checkpoint, &later)).unwrap_or_default();
+    check_aside(disk, dir, &mut expected, &mut report, progress)?;
     let names = disk.list(dir).map_err(|source| InspectError::Io { path: path(), source })?;
     let is_partition = |name: &String| {
         name.rsplit_once('-').is_some_and(|(_, partition)| partition.parse::<u32>().is_ok())
@@ -110,6 +112,31 @@ pub fn check_data_dir(
         }
     }
     Ok(report)
+}
+
+/// Checks what recovery kept aside of partitions that it could not open. Their directories hold what lies below.
+fn check_aside(
+    disk: &dyn Disk,
+    dir: &Path,
+    expected: &mut BTreeMap<String, Kept>,
+    report: &mut Report,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), InspectError> {
+    let root = dir.join("aside");
+    if !disk.exists(&root) {
+        return Ok(());
+    }
+    for kept in expected.values_mut() {
+        let Some(id) = kept.id else { continue };
+        let path = root.join(format!("{}-{}", id.topic, id.partition));
+        let first = first_offset_in(disk, &path).map_err(io_error(&path))?;
+        if let Some(first) = first.filter(|first| *first < kept.synced) {
+            let aside = Kept { start: first, ..kept.clone() };
+            check_partition(disk, &path, &aside, report, progress)?;
+            kept.synced = first.max(kept.start);
+        }
+    }
+    Ok(())
 }
 
 /// What commits above the checkpoint say of what it names: looked for is what is to be there now.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::aside::aside_dir;
 use super::catalogue::{Catalogue, DeletedTopic, Event, PartitionState, TopicState};
 use super::cleaner::{self, Cleaner};
 use super::committer::{self, Committer, Stopped};
@@ -121,7 +122,7 @@ impl Broker {
     ) -> Result<Arc<Self>, OpenError> {
         let files = log::Files::new(data_dir.reserve.disk(), config.open_segments);
         let segments: Arc<dyn Disk> = Arc::new(files);
-        let Recovered { wal, catalogue, mut logs } = recovery::recover(
+        let Recovered { wal, catalogue, mut logs, mut offline } = recovery::recover(
             data_dir,
             &segments,
             adopted.catalogue,
@@ -146,7 +147,8 @@ impl Broker {
                 .take(state.partitions.len())
                 .map(|partition| {
                     let id = TopicPartition { topic: state.id, partition };
-                    logs.remove(&id).expect("recovery opens the log of every partition")
+                    let log = logs.remove(&id).expect("recovery opens the log of every partition");
+                    (log, offline.remove(&id))
                 })
                 .collect();
             let topic = serve(
@@ -160,6 +162,7 @@ impl Broker {
             registry.insert(topic);
         }
         metrics.partitions_are(registry.partition_count());
+        metrics.offline_are(registry.offline().count());
         let owed: Vec<DeletedTopic> = catalogue.deleted.values().cloned().collect();
         let next = catalogue.next_producer_id;
         let interval = config.retention_interval;
@@ -214,6 +217,9 @@ impl Broker {
         let Some(tier) = self.tier.as_ref().filter(|_| topic.options().ships) else { return };
         let info = topic.info();
         for (partition, state) in topic.partitions().iter().zip(&state.partitions) {
+            if partition.offline().is_some() {
+                continue;
+            }
             partition.set_cold(Arc::new(Cold(tier.reader(&info, partition.id()))));
             let handle = tier.ship(
                 info.clone(),
@@ -243,6 +249,12 @@ impl Broker {
     #[must_use]
     pub fn disk_status(&self) -> DiskStatus {
         self.room.status()
+    }
+
+    /// The partitions that are offline, sorted by topic.
+    #[must_use]
+    pub fn offline(&self) -> Vec<Arc<Partition>> {
+        self.registry().offline().cloned().collect()
     }
 
     /// Counts what is not shipped yet, for `/metrics`.
@@ -401,6 +413,7 @@ impl Broker {
                     start.log_end,
                     config,
                 )
+                .map(|log| (log, None))
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(CreateTopicError::Storage)?;
@@ -529,7 +542,13 @@ impl Broker {
         let broker = Arc::clone(self);
         let directories: Vec<_> = (0..)
             .zip(topic.partitions())
-            .map(|(index, _)| recovery::partition_dir(&self.config.data_dir, topic.name(), index))
+            .flat_map(|(index, partition)| {
+                let dir = recovery::partition_dir(&self.config.data_dir, topic.name(), index);
+                let aside =
+                    partition.offline().map(|_| aside_dir(&self.config.data_dir, partition.id()));
+                [Some(dir), aside]
+            })
+            .flatten()
             .collect();
         let partitions = topic.partitions().to_vec();
         let removed = tokio::task::spawn_blocking(move || {
@@ -680,6 +699,7 @@ impl Broker {
         let mut registry = self.registry_mut();
         registry.release_name(name);
         self.metrics.partitions_are(registry.partition_count());
+        self.metrics.offline_are(registry.offline().count());
     }
 
     fn registry(&self) -> RwLockReadGuard<'_, Registry> {
@@ -772,10 +792,10 @@ fn taken(name: &TopicName, other: TopicName) -> CreateTopicError {
     }
 }
 
-/// A topic as it is served: `logs` are those of its partitions, by index.
+/// A topic as it is served: `logs` are those of its partitions, by index, and why one is offline.
 fn serve(
     state: &TopicState,
-    logs: Vec<Log>,
+    logs: Vec<(Log, Option<String>)>,
     start_number: u64,
     committer: &Committer,
     (local_log, metrics): (&Arc<LocalLog>, &Metrics),
@@ -783,8 +803,9 @@ fn serve(
     let options = Arc::new(RwLock::new(Arc::new(TopicOptions::from_checked(&state.options))));
     let partitions = (0..)
         .zip(state.partitions.iter().zip(logs))
-        .map(|(partition, (start, log))| {
+        .map(|(partition, (start, (log, offline)))| {
             let parts = Parts {
+                offline,
                 topic: state.name.clone(),
                 options: Arc::clone(&options),
                 committer: committer.clone(),

@@ -58,6 +58,14 @@ pub enum AppendError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// Its directory could not be opened at the start.
+    #[error(
+        "the partition is offline until its files are mended and the broker starts again: {why}"
+    )]
+    Offline {
+        /// What is wrong with it.
+        why: String,
+    },
     /// More waits for its sync than the memory budget allows.
     #[error("too much waits for the disk: try again")]
     Busy,
@@ -104,6 +112,14 @@ pub enum ReadError {
         last: Offset,
         /// What does not fit.
         what: String,
+    },
+    /// Its directory could not be opened at the start.
+    #[error(
+        "the partition is offline until its files are mended and the broker starts again: {why}"
+    )]
+    Offline {
+        /// What is wrong with it.
+        why: String,
     },
     /// The local disk failed.
     #[error("the local log cannot be read")]
@@ -256,6 +272,14 @@ pub enum DeleteRecordsError {
     /// The topic was deleted.
     #[error("the topic was deleted")]
     Deleted,
+    /// Its directory could not be opened at the start.
+    #[error(
+        "the partition is offline until its files are mended and the broker starts again: {why}"
+    )]
+    Offline {
+        /// What is wrong with it.
+        why: String,
+    },
     /// Not an offset up to which there is anything.
     #[error("offset {requested} is not in the log, which ends at {end}")]
     OutOfRange {

@@ -22,6 +22,7 @@ pub struct Metrics {
     checkpoints: Counter,
     mended_ranges: Counter,
     partitions: Gauge,
+    offline_partitions: Gauge,
     compactions: Counter,
     compacted_bytes: Counter,
     kept_bytes: Counter,
@@ -69,6 +70,7 @@ impl Metrics {
             checkpoints: Counter::default(),
             mended_ranges: Counter::default(),
             partitions: Gauge::default(),
+            offline_partitions: Gauge::default(),
             deleted_segments: Family::default(),
             deleted_bytes: Family::default(),
             local_log_bytes: Gauge::default(),
@@ -106,6 +108,11 @@ impl Metrics {
         );
         registry.register("wal_checkpoints", "Checkpoints written", metrics.checkpoints.clone());
         registry.register("broker_partitions", "Partitions served", metrics.partitions.clone());
+        registry.register(
+            "broker_offline_partitions",
+            "Partitions whose directory could not be opened; `/readyz` names them",
+            metrics.offline_partitions.clone(),
+        );
         metrics.register_local_log(registry);
         metrics.register_disk(registry);
         metrics
@@ -254,6 +261,10 @@ impl Metrics {
 
     pub(super) fn compaction_failed(&self) {
         self.failed_compactions.inc();
+    }
+
+    pub(super) fn offline_are(&self, count: usize) {
+        self.offline_partitions.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(super) fn partitions_are(&self, count: usize) {

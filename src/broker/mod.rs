@@ -37,7 +37,9 @@
 //! `log/compaction` do it.
 //!
 //! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
-//! checkpoint, then serve.
+//! checkpoint, then serve. A partition that cannot be opened is offline: its clients get an error, its files stay as they
+//! are, retention, compaction and shipping leave it alone, and what the commit log had of it is kept `aside` until a start
+//! can open it.
 //!
 //! ```text
 //! <data-dir>/format.json                   format, identity, cluster            data_dir.rs
@@ -45,6 +47,7 @@
 //! <data-dir>/commitlog/…                   see wal/
 //! <data-dir>/reserve/00 … 15               blocks without meaning, 1 % of the file system, 8 to 288 MiB in all
 //! <data-dir>/<topic>-<partition>/…         see log/
+//! <data-dir>/aside/<topic id>-<partition>/…    what an offline partition is still to get                  aside.rs
 //! ```
 //!
 //! Commit log entries: kind 1, whole record batches of a partition; kind 2, a catalogue event as JSON text; kind 3, the
@@ -55,6 +58,7 @@
 
 mod adopt;
 mod applier;
+mod aside;
 mod broker;
 mod catalogue;
 mod checkpoint;

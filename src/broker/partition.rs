@@ -128,6 +128,8 @@ pub struct Partition {
     gone: AtomicBool,
     /// That the local disk gives an error where something is read.
     pub(super) unreadable_said: AtomicBool,
+    /// Why its directory could not be opened. The log is then what is kept aside for it.
+    offline: Option<String>,
     /// Held while files are unlinked.
     unlinking: Mutex<()>,
     compaction: Compaction,
@@ -149,6 +151,8 @@ pub(super) struct Parts {
     pub committer: Committer,
     pub local_log: Arc<LocalLog>,
     pub metrics: Metrics,
+    /// See [`Partition::offline`].
+    pub offline: Option<String>,
 }
 
 impl Partition {
@@ -198,6 +202,7 @@ impl Partition {
             shipper: Mutex::new(None),
             gone: AtomicBool::new(false),
             unreadable_said: AtomicBool::new(false),
+            offline: parts.offline,
             unlinking: Mutex::default(),
             compaction: Compaction::new(state.log_end),
             committer: parts.committer,
@@ -216,6 +221,12 @@ impl Partition {
     #[must_use]
     pub fn topic(&self) -> &TopicName {
         &self.topic
+    }
+
+    /// Why it can be neither read nor written before a start that can open its directory; none where all is well.
+    #[must_use]
+    pub fn offline(&self) -> Option<&str> {
+        self.offline.as_deref()
     }
 
     /// The topic's options as they are now.
@@ -286,6 +297,7 @@ impl Partition {
         impl Future<Output = Result<AppendResult, AppendError>> + Send + 'static + use<>,
         AppendError,
     > {
+        self.check_online().map_err(|why| AppendError::Offline { why })?;
         let header = self.check(&batch, origin)?;
         let now_ms = clock::wall_ms();
         let mut batch = BytesMut::from(batch);
@@ -398,12 +410,13 @@ impl Partition {
     /// durable.
     ///
     /// # Errors
-    /// [`AppendError::Deleted`], [`AppendError::Stopping`].
+    /// [`AppendError::Offline`], [`AppendError::Deleted`], [`AppendError::Stopping`].
     pub fn start_run(
         &self,
         first_sequence: Sequence,
     ) -> Result<impl Future<Output = Result<(), AppendError>> + Send + 'static + use<>, AppendError>
     {
+        self.check_online().map_err(|why| AppendError::Offline { why })?;
         let mut turn = self.turn();
         if turn.deleted {
             return Err(AppendError::Deleted);
@@ -438,6 +451,7 @@ impl Partition {
         &self,
         timestamp_ms: i64,
     ) -> Result<Option<TimestampedOffset>, ReadError> {
+        self.check_online().map_err(|why| ReadError::Offline { why })?;
         let marks = self.watermarks();
         if marks.log_start < marks.local_start {
             let found = self
@@ -463,6 +477,7 @@ impl Partition {
     /// # Errors
     /// [`ReadError`].
     pub async fn max_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
+        self.check_online().map_err(|why| ReadError::Offline { why })?;
         let marks = self.watermarks();
         let cold = if marks.log_start < marks.local_start {
             self.cold()?.max_timestamp((marks.log_start, marks.local_start)).await?
@@ -482,6 +497,11 @@ impl Partition {
             (None, local) => local,
             (cold, _) => cold,
         })
+    }
+
+    /// Why not, else.
+    pub(super) fn check_online(&self) -> Result<(), String> {
+        self.offline.clone().map_or(Ok(()), Err)
     }
 
     /// The local log, for reading outside of every lock.

@@ -7,11 +7,13 @@
 //!   images.rs     the disk as it was within each call      model.rs   what must be there then, what may
 //!   failing.rs    a call that fails                              │
 //!        └──────────────▶ opened, compared, cut off and opened again ◀──┘
+//!   flips.rs      a bit or a sector of any file is another
+//!   offline.rs    a partition that cannot be opened, and what is kept of it meanwhile
 //! ```
 //!
 //! A new kind of event (a retention, a compaction) becomes one more `Step` of the scenario, and what it may take away is said
 //! by a note of the journal and allowed for in the model; images and failing calls then meet it. `flips.rs` does not depend on
-//! what happened: rot is right bytes, a named range, or a start that is refused.
+//! what happened: rot is right bytes, a named range, a partition that is offline, or a start that is refused.
 //!
 //! Each run draws its seed afresh and says it; `TLOG_TEST_SEED` repeats one, but for the moments at which threads take
 //! turns. `TLOG_TEST_LONG` has more lives, images and bits.
@@ -60,6 +62,7 @@ mod failing;
 mod flips;
 mod images;
 mod model;
+mod offline;
 pub(super) mod scenario;
 
 use std::path::{Path, PathBuf};

@@ -198,6 +198,7 @@ impl Partition {
         if self.is_deleted() {
             return Err(ReadError::Deleted);
         }
+        self.check_online().map_err(|why| ReadError::Offline { why })?;
         if from < marks.log_start || from > marks.high_watermark {
             return Err(ReadError::OutOfRange {
                 requested: from,
@@ -379,6 +380,7 @@ mod tests {
             committer: Committer::new(1 << 20, room),
             local_log: Arc::new(LocalLog::new(1 << 40, 0, 0, metrics.clone())),
             metrics,
+            offline: None,
         };
         let partition = Partition::new(id, &state, 1, open(COUNT), parts);
         let servers = Servers(batches);

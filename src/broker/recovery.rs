@@ -3,6 +3,9 @@
 //! Every local log is cut at the end that the checkpoint names, then what the commit log holds above is written again:
 //! what the page cache shows there is never believed, for after a failed sync it shows what the disk does not have.
 //! The segments are synced and a new checkpoint is written before anyone is served.
+//!
+//! A partition whose directory cannot be opened is **offline**: nothing of its files is changed, what the commit log holds
+//! of it is kept `aside`, and everything else is served. A later start that can open it brings it back whole.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::catalogue::{Catalogue, Event};
+use super::aside::{Aside, move_back};
+use super::catalogue::{Catalogue, Event, PartitionState};
 use super::checkpoint::Checkpoint;
 use super::committer::kind;
 use super::data_dir::DataDir;
@@ -26,7 +30,10 @@ use crate::wal::{self, Entry, ReplayError, Wal};
 pub(super) struct Recovered {
     pub wal: Wal,
     pub catalogue: Catalogue,
+    /// Of each partition; where it is offline, what is kept aside for it.
     pub logs: HashMap<TopicPartition, Log>,
+    /// Partitions that could not be opened, and why.
+    pub offline: HashMap<TopicPartition, String>,
 }
 
 /// Path of the checkpoint.
@@ -72,9 +79,12 @@ pub(super) fn recover(
         let wal = Wal::create(Arc::clone(disk), &dir, data_dir.id, first_commit, config)?;
         let first = Checkpoint { commit: first_commit, clean: false, catalogue: adopted };
         first.write(&**disk, &path)?;
-        let mut replay = Replay::new(data_dir, segments, first.catalogue);
+        let mut replay = Replay::new(data_dir, segments, first.catalogue)?;
+        // Of a directory that is lost.
+        replay.aside.keep_only(&HashSet::new())?;
+        replay.aside = Aside::find(segments, &data_dir.path)?;
         replay.open_all()?;
-        return Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs });
+        return Ok(replay.recovered(wal));
     };
     let open = |replay: &mut dyn FnMut(CommitNumber, Vec<Entry>) -> Result<(), ReplayError>| {
         Wal::open(Arc::clone(disk), &dir, data_dir.id, checkpoint.commit, config, replay)
@@ -82,13 +92,13 @@ pub(super) fn recover(
     // The whole commit log is read once before a segment is cut: what it cannot give back must not be taken away.
     let mut future = Future::default();
     drop(open(&mut |commit, entries| Ok(future.commit(commit, &entries)?))?);
-    let mut replay = Replay::new(data_dir, segments, checkpoint.catalogue);
+    let mut replay = Replay::new(data_dir, segments, checkpoint.catalogue)?;
     replay.forget(future)?;
     replay.open_all()?;
     let mut wal = open(&mut |commit, entries| Ok(replay.commit(commit, entries)?))?;
     replay.delete_again()?;
     replay.finish(&mut wal, checkpoint.commit, checkpoint.clean, &path)?;
-    Ok(Recovered { wal, catalogue: replay.catalogue, logs: replay.logs })
+    Ok(replay.recovered(wal))
 }
 
 /// What the commit log says of the fate of topics, read before anything is opened.
@@ -130,6 +140,10 @@ struct Replay {
     data_dir: PathBuf,
     catalogue: Catalogue,
     logs: HashMap<TopicPartition, Log>,
+    aside: Aside,
+    offline: HashMap<TopicPartition, String>,
+    /// Something that was kept aside is where it belongs again.
+    moved_back: bool,
     /// Topics that are deleted somewhere above the checkpoint: nothing of them is written again.
     deleted: HashSet<TopicId>,
     now_ms: i64,
@@ -137,16 +151,27 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(data_dir: &DataDir, segments: &Arc<dyn Disk>, catalogue: Catalogue) -> Self {
-        Self {
+    fn new(
+        data_dir: &DataDir,
+        segments: &Arc<dyn Disk>,
+        catalogue: Catalogue,
+    ) -> Result<Self, OpenError> {
+        Ok(Self {
             disk: Arc::clone(segments),
             data_dir: data_dir.path.clone(),
             catalogue,
             logs: HashMap::new(),
+            aside: Aside::find(segments, &data_dir.path)?,
+            offline: HashMap::new(),
+            moved_back: false,
             deleted: HashSet::new(),
             now_ms: 0,
             replayed: 0,
-        }
+        })
+    }
+
+    fn recovered(self, wal: Wal) -> Recovered {
+        Recovered { wal, catalogue: self.catalogue, logs: self.logs, offline: self.offline }
     }
 
     /// Removes the files of topics that are deleted later on, and moves local starts to where they will be: what was
@@ -193,22 +218,59 @@ impl Replay {
         }
         let Some(topic) = self.catalogue.topics.get(&id.topic) else { return Ok(()) };
         let Some(state) = self.catalogue.partition(id) else { return Ok(()) };
-        let options = TopicOptions::from_checked(&topic.options);
-        let mut log = Log::open(
-            Arc::clone(&self.disk),
-            partition_dir(&self.data_dir, &topic.name, id.partition),
-            id,
-            state.local_start,
-            state.log_end,
-            log_config(&options),
-        )
-        .map_err(|source| OpenError::Log { topic: topic.name.clone(), source })?;
-        log.set_epochs(state.epochs.iter().map(|it| (it.epoch, it.first_offset)).collect());
-        for range in log.damage() {
-            tracing::error!(topic = %topic.name, partition = id.partition, from = range.from, to = range.to, shipped = state.shipped(), error = %range, "local data is damaged, the rest is served: offsets below `shipped` are on the shard servers, others are lost unless the file is put back from a copy");
+        let refuse = |source| OpenError::Log { topic: topic.name.clone(), source };
+        let config = log_config(&TopicOptions::from_checked(&topic.options));
+        let epochs = || state.epochs.iter().map(|it| (it.epoch, it.first_offset)).collect();
+        let dir = partition_dir(&self.data_dir, &topic.name, id.partition);
+        let from = self.aside.begins(id, state.log_end)?;
+        let aside = |from| {
+            let mut aside = self.aside.open(id, (from, state.log_end), config).map_err(refuse)?;
+            aside.set_epochs(epochs());
+            Ok::<Log, OpenError>(aside)
+        };
+        let kept = from.map(aside).transpose()?;
+        match self.open_whole(id, state, dir.clone(), config, kept.as_ref()) {
+            Ok(mut log) => {
+                log.set_epochs(epochs());
+                for range in log.damage() {
+                    tracing::error!(topic = %topic.name, partition = id.partition, from = range.from, to = range.to, shipped = state.shipped(), error = %range, "local data is damaged, the rest is served: offsets below `shipped` are on the shard servers, others are lost unless the file is put back from a copy");
+                }
+                self.moved_back |= kept.is_some();
+                self.logs.insert(id, log);
+            }
+            // With room all is well.
+            Err(source) if source.is_no_room() => return Err(refuse(source)),
+            Err(source) => {
+                let why = in_words(&source);
+                tracing::error!(topic = %topic.name, partition = id.partition, dir = %dir.display(), shipped = state.shipped(), error = why, "a partition cannot be opened and is offline, everything else is served; nothing of it is changed: put what is named right or back from a copy and start again; or, where all below `shipped` is all that counts, move its directory away and start again; or delete the topic");
+                let aside = kept.map_or_else(|| aside(state.log_end), Ok)?;
+                self.logs.insert(id, aside);
+                self.offline.insert(id, why);
+            }
         }
-        self.logs.insert(id, log);
         Ok(())
+    }
+
+    /// Opens the directory of a partition, up to where what was kept `aside` begins, and appends that.
+    fn open_whole(
+        &self,
+        id: TopicPartition,
+        state: &PartitionState,
+        dir: PathBuf,
+        config: log::Config,
+        aside: Option<&Log>,
+    ) -> Result<Log, log::Error> {
+        // A part of it would not do, and the directory is not cut for one.
+        if let Some(range) = aside.and_then(|aside| aside.damage().first()) {
+            return Err(range.clone().into());
+        }
+        let end = aside.map_or(state.log_end, Log::start_offset);
+        let start = state.local_start.min(end);
+        let mut log = Log::open(Arc::clone(&self.disk), dir, id, start, end, config)?;
+        if let Some(aside) = aside {
+            move_back(aside, &mut log, state.log_end)?;
+        }
+        Ok(log)
     }
 
     fn commit(&mut self, commit: CommitNumber, entries: Vec<Entry>) -> Result<(), OpenError> {
@@ -305,6 +367,9 @@ impl Replay {
     fn delete_again(&mut self) -> Result<(), OpenError> {
         for (id, log) in &mut self.logs {
             let Some(state) = self.catalogue.partition(*id) else { continue };
+            if self.offline.contains_key(id) {
+                continue;
+            }
             let gone = log.detach_below(state.local_start).and_then(log::Detached::unlink);
             gone.map_err(|source| OpenError::Log {
                 topic: self.catalogue.topics[&id.topic].name.clone(),
@@ -337,17 +402,20 @@ impl Replay {
             clean: false,
             catalogue: self.catalogue.clone(),
         };
+        let offline = self.offline.keys().copied().collect();
         match checkpoint.write(&*self.disk, path) {
             // The old one says the same but that the stop was clean; with the first commit it says so no more.
-            Err(error) if !unclean && error.is_no_room() => {
+            Err(error) if !unclean && !self.moved_back && error.is_no_room() => {
                 tracing::warn!(
                     error = in_words(&error),
                     "started from the checkpoint of the last stop"
                 );
-                return Ok(());
+                return self.aside.keep_only(&offline);
             }
             written => written?,
         }
+        // Before anything is appended behind it.
+        self.aside.keep_only(&offline)?;
         wal.free_upto(checkpoint.commit)?;
         if unclean {
             tracing::info!(

@@ -22,6 +22,7 @@
 //! * Local retention keeps what became complete a short while ago, for shard servers that sync once a second may lose that
 //!   together. Where the local log has taken half of its limit this is not looked at.
 //! * What lies below the log start of a topic that ships leaves the shard servers at the next interval.
+//! * A partition that is offline is left alone.
 //! * A topic that is compacted keeps its local segments until then: compaction works on them.
 //!
 //! The one timer is the interval; while the local log is below its share nothing else wakes up.
@@ -179,6 +180,7 @@ impl Broker {
         patience: Duration,
     ) -> Result<Offset, DeleteRecordsError> {
         let options = topic.options();
+        partition.check_online().map_err(|why| DeleteRecordsError::Offline { why })?;
         if options.compacts && !options.deletes {
             return Err(DeleteRecordsError::Compacted { topic: topic.name().clone() });
         }
@@ -212,7 +214,7 @@ impl Broker {
         self.retention.forget_all_but(|id| self.topic_by_id(&id.topic).is_some());
         for topic in self.topics() {
             for partition in topic.partitions() {
-                if partition.is_deleted() {
+                if partition.is_deleted() || partition.offline().is_some() {
                     continue;
                 }
                 let done = self.enforce(&topic, partition, now_ms).await;
@@ -377,7 +379,8 @@ impl Broker {
         }
         let mut candidates = Vec::new();
         for topic in self.topics().into_iter().filter(|topic| topic.options().ships) {
-            for partition in topic.partitions().iter().filter(|it| !it.is_deleted()) {
+            let served = |it: &&Arc<Partition>| !it.is_deleted() && it.offline().is_none();
+            for partition in topic.partitions().iter().filter(served) {
                 candidates.extend(self.candidates(&topic, partition));
             }
         }

@@ -147,6 +147,12 @@ impl Registry {
         self.by_name.values().cloned().collect()
     }
 
+    /// Partitions whose directory could not be opened.
+    pub(super) fn offline(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        let partitions = self.by_name.values().flat_map(|topic| topic.partitions());
+        partitions.filter(|partition| partition.offline().is_some())
+    }
+
     pub(super) fn partition_count(&self) -> usize {
         self.partitions
     }

@@ -48,6 +48,16 @@ pub enum AttachError {
     /// There is no topic for it.
     #[error(transparent)]
     Topic(#[from] VdiskTopicError),
+    /// Its log could not be opened at the start.
+    #[error(
+        "the log of vdisk `{vdisk}` is offline until its files are mended and the server starts again: {why}"
+    )]
+    Offline {
+        /// The vdisk.
+        vdisk: TopicName,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The vdisk does not take it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -191,6 +201,9 @@ impl Vdisks {
             .ok_or(Refusal::FirstSequence)?;
         let topic = self.broker.vdisk_topic(vdisk.as_str(), first_offset).await?;
         let partition = topic.partition(0).ok_or(Refusal::Failed)?;
+        partition
+            .check_online()
+            .map_err(|why| AttachError::Offline { vdisk: vdisk.clone(), why })?;
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
         let (outbox, from_vdisk) = mpsc::channel(OUTBOX);
         let (attached, answer) = oneshot::channel();

@@ -76,6 +76,9 @@ pub enum Refusal {
     /// No topic of that name, or no such partition in it.
     #[error("this server has no such topic or partition")]
     UnknownTopicOrPartition,
+    /// Its files could not be opened at the start.
+    #[error("the partition is offline until its files are mended and the server starts again")]
+    PartitionOffline,
     /// No topic of that id.
     #[error("this server has no topic of that id")]
     UnknownTopicId,
@@ -147,6 +150,7 @@ impl Failure for Refusal {
             Self::Internal => Code::UnknownServerError,
             Self::UnknownApiVersions | Self::SpecialTimestamp => Code::UnsupportedVersion,
             Self::UnknownTopicOrPartition => Code::UnknownTopicOrPartition,
+            Self::PartitionOffline => Code::KafkaStorageError,
             Self::UnknownTopicId => Code::UnknownTopicId,
             Self::TopicName => Code::InvalidTopicException,
             Self::SoftwareName
@@ -186,7 +190,9 @@ impl Failure for AppendError {
             Self::Deleted => Code::UnknownTopicOrPartition,
             // Not NOT_LEADER_OR_FOLLOWER: clients take that as "was not written", and it may have been.
             Self::Busy | Self::Stopping => Code::RequestTimedOut,
-            Self::DiskFull | Self::LocalLogFull { .. } => Code::KafkaStorageError,
+            Self::DiskFull | Self::LocalLogFull { .. } | Self::Offline { .. } => {
+                Code::KafkaStorageError
+            }
         }
         .into()
     }
@@ -196,7 +202,9 @@ impl Failure for ReadError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::OutOfRange { .. } => Code::OffsetOutOfRange,
-            Self::Damaged { .. } | Self::Storage(_) => Code::KafkaStorageError,
+            Self::Damaged { .. } | Self::Offline { .. } | Self::Storage(_) => {
+                Code::KafkaStorageError
+            }
             // Retried after a refresh of the metadata, which is what a shard server that comes back needs.
             Self::Unavailable { .. } => Code::ReplicaNotAvailable,
             Self::Deleted => Code::UnknownTopicOrPartition,
@@ -240,6 +248,7 @@ impl Failure for DeleteRecordsError {
         match self {
             Self::Deleted => Code::UnknownTopicOrPartition,
             Self::OutOfRange { .. } => Code::OffsetOutOfRange,
+            Self::Offline { .. } => Code::KafkaStorageError,
             Self::Compacted { .. } | Self::Vdisk { .. } => Code::PolicyViolation,
             Self::NotShipped { .. } | Self::Stopping => Code::RequestTimedOut,
         }
@@ -263,12 +272,13 @@ mod tests {
     use crate::record;
     use crate::types::{TopicName, in_words};
 
-    const REFUSALS: [(Refusal, i16); 24] = [
+    const REFUSALS: [(Refusal, i16); 25] = [
         (Refusal::Internal, -1),
         (Refusal::UnknownApiVersions, 35),
         (Refusal::SoftwareName, 42),
         (Refusal::UnknownTopicOrPartition, 3),
         (Refusal::UnknownTopicId, 100),
+        (Refusal::PartitionOffline, 56),
         (Refusal::TopicName, 17),
         (Refusal::NameOrId, 42),
         (Refusal::NoAnswerMemory, 7),
@@ -300,7 +310,7 @@ mod tests {
     #[test]
     fn refusals() {
         for (refusal, code) in REFUSALS {
-            check(&refusal, code, [3, 100, 70, 74, 75, 15, 7].contains(&code));
+            check(&refusal, code, [3, 56, 100, 70, 74, 75, 15, 7].contains(&code));
         }
     }
 
@@ -319,6 +329,7 @@ mod tests {
         check(&AppendError::Deleted, 3, true);
         check(&AppendError::DiskFull, 56, true);
         check(&AppendError::LocalLogFull { limit_bytes: 1 }, 56, true);
+        check(&AppendError::Offline { why: "x".to_owned() }, 56, true);
         check(&AppendError::Busy, 7, true);
         check(&AppendError::Stopping, 7, true);
         assert!(in_words(&AppendError::InvalidRecord(magic())).contains("magic 1"));
@@ -330,6 +341,7 @@ mod tests {
     fn failures_of_a_read() {
         check(&ReadError::OutOfRange { requested: 3, start: 0, end: 2 }, 1, false);
         check(&ReadError::Damaged { first: 0, last: 1, what: String::new() }, 56, true);
+        check(&ReadError::Offline { why: "x".to_owned() }, 56, true);
         check(&ReadError::Unavailable { why: String::new() }, 9, true);
         check(&ReadError::Deleted, 3, true);
         check(&ReadError::Stopping, 6, true);
@@ -358,6 +370,7 @@ mod tests {
         check(&DeleteTopicError::Stopping, 7, true);
         check(&DeleteRecordsError::Deleted, 3, true);
         check(&DeleteRecordsError::OutOfRange { requested: 9, end: 1 }, 1, false);
+        check(&DeleteRecordsError::Offline { why: name() }, 56, true);
         check(&DeleteRecordsError::Compacted { topic: topic() }, 44, false);
         check(&DeleteRecordsError::Vdisk { topic: topic() }, 44, false);
         check(&DeleteRecordsError::NotShipped { requested: 9, complete: 1 }, 7, true);

@@ -131,3 +131,4 @@ pub use files::Files;
 pub use log::{Detached, Dirty, Log, SegmentInfo};
 pub use producer_state::{ProducerError, ProducerSnapshot, ProducerStates, Verdict};
 pub use reader::{Range, Reader, Timestamped, Within};
+pub use segment::first_offset_in;

@@ -12,6 +12,8 @@ const MAGIC: [u8; 8] = *b"TLOGPART";
 const FORMAT: u32 = 1;
 const BODY_BYTES: usize = 32;
 const FILE_BYTES: usize = BODY_BYTES + 4;
+/// Magic, format, topic id, partition, checksum.
+const FIELDS: [std::ops::Range<usize>; 5] = [0..8, 8..12, 12..28, 28..32, 32..FILE_BYTES];
 
 /// What the file of a directory says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,40 @@ pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Meta, Error> {
     }
 }
 
+/// Writes the file anew where it is surely that of `id` and damaged in one of its fields alone: the others, the checksum
+/// among them, say all that the one did. Whether it is.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read. That it cannot be written is only logged: what it says is known all the same.
+pub(super) fn restore(disk: &dyn Disk, dir: &Path, id: TopicPartition) -> Result<bool, Error> {
+    let (path, right) = (path(dir), encode(id));
+    let found = match disk.read_all(&path, FILE_BYTES as u64) {
+        Ok(found) => found,
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::NotFound) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(Error::io("read", &path)(error)),
+    };
+    if !differs_in_one_field(&found, &right) {
+        return Ok(false);
+    }
+    match disk.replace(&path, &right) {
+        Ok(()) => {
+            tracing::warn!(path = %path.display(), "a damaged file was put right from what the checkpoint says of its partition; look at the disk");
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "a damaged file could not be put right; what it should say is known");
+        }
+    }
+    Ok(true)
+}
+
+fn differs_in_one_field(found: &[u8], right: &[u8; FILE_BYTES]) -> bool {
+    let differs =
+        |field: &std::ops::Range<usize>| found.get(field.clone()) != right.get(field.clone());
+    found.len() == FILE_BYTES && FIELDS.iter().filter(|field| differs(field)).count() <= 1
+}
+
 /// Writes the file into a new directory, unsynced.
 pub(super) fn create(
     disk: &dyn Disk,
@@ -103,6 +139,22 @@ mod tests {
         kept.extend(crc32c::crc32c(&kept).to_be_bytes());
         assert_eq!(encode(id).as_slice(), kept);
         assert_eq!(decode(&kept), Meta::Of(id));
+    }
+
+    #[test]
+    fn one_wrong_field_is_told_from_the_others_and_no_other_file_is_taken_for_it() {
+        let id = |topic, partition| TopicPartition { topic: TopicId([topic; 16]), partition };
+        let right = encode(id(1, 0));
+        for field in FIELDS {
+            let mut bad = right;
+            bad[field].fill(0x5a);
+            assert!(differs_in_one_field(&bad, &right));
+        }
+        let mut two = right;
+        (two[3], two[13]) = (0, 0);
+        let others = [encode(id(1, 1)), encode(id(2, 0)), two, [0; FILE_BYTES]];
+        assert!(others.iter().all(|other| !differs_in_one_field(other, &right)));
+        assert!(!differs_in_one_field(&right[..FILE_BYTES - 1], &right));
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub(super) fn recover(
             recovered.note_missing(dir, start, end);
             false
         }
+        Meta::Unknown(_) if partition_meta::restore(disk.as_ref(), dir, id)? => true,
         Meta::Unknown(fault) => {
             return Err(Error::Meta { path: partition_meta::path(dir), fault });
         }

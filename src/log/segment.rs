@@ -62,6 +62,18 @@ impl Paths {
     }
 }
 
+/// The base offset of the first segment file in `dir`, by its name; none where there is no file or no directory.
+///
+/// # Errors
+/// As the system gives them.
+pub fn first_offset_in(disk: &dyn Disk, dir: &Path) -> std::io::Result<Option<Offset>> {
+    match disk.list(dir) {
+        Ok(names) => Ok(names.iter().filter_map(|name| base_offset_of(name)).min()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The base offset in a file name of the form `<20 digits>.log`.
 pub(super) fn base_offset_of(name: &str) -> Option<Offset> {
     let digits = name.strip_suffix(".log")?;

@@ -25,6 +25,7 @@ mod error;
 mod healthcheck;
 mod listen;
 mod local_log;
+mod offline;
 mod parts;
 mod process;
 mod run;

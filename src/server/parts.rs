@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::disk;
 use super::error::Error;
 use super::listen::{Advertised, Listener};
-use super::local_log;
 use super::run::{Context, Parts, Serve, Stop};
 use super::storage;
+use super::{local_log, offline};
 use crate::broker::vdisk;
 use crate::broker::vdisks::Vdisks;
 use crate::broker::{self, Adopted, Broker, DataDir};
@@ -52,6 +52,7 @@ pub async fn open(context: Context) -> Result<Parts, Error> {
         blocking(opening).await?.map_err(refused)?
     };
     storage::watch(Arc::clone(&tier), context.health.clone(), stop.clone());
+    offline::watch(Arc::clone(&broker), context.health.clone(), stop.clone());
     local_log::watch(Arc::clone(&broker), context.health.clone(), stop.clone());
     disk::watch(Arc::clone(&broker), context.health.clone(), stop.clone());
     let kafka = kafka_front_end(&context, &broker);

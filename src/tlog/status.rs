@@ -23,6 +23,7 @@ pub fn of_refusal(refusal: Refusal) -> HandshakeStatus {
 pub fn of_attach_error(error: &AttachError) -> HandshakeStatus {
     match error {
         AttachError::Refused(refusal) => of_refusal(*refusal),
+        AttachError::Offline { .. } => HandshakeStatus::Internal,
         AttachError::Topic(VdiskTopicError::NotAVdisk { .. }) => HandshakeStatus::InvalidVdiskId,
         AttachError::Topic(VdiskTopicError::Create(error)) => of_create_error(error),
         AttachError::Topic(VdiskTopicError::Delete(error)) => match error {

@@ -182,7 +182,9 @@ impl Partition {
     /// What may be compacted, and all segments.
     fn scope(&self, progress: &mut Progress, now_ms: i64) -> Option<(Scope, Vec<SegmentInfo>)> {
         let topic = self.options();
-        let options = topic.compaction.filter(|_| !progress.given_up && !self.is_gone())?;
+        let options = topic
+            .compaction
+            .filter(|_| !progress.given_up && !self.is_gone() && self.offline.is_none())?;
         let clean_upto = match progress.clean_upto {
             Some(clean_upto) => clean_upto,
             None => match self.clean_position().read() {

@@ -14,7 +14,7 @@ const SECTOR_BYTES: usize = 512;
 
 /// A partition with batches below the checkpoint and above it, all acknowledged and each named by a later commit; and its
 /// bytes as a reader sees them.
-async fn sound() -> (SimDisk, Vec<u8>) {
+pub(super) async fn sound() -> (SimDisk, Vec<u8>) {
     let disk = SimDisk::new();
     // Of its topics the life itself is not wanted here.
     play(&disk, &Death::of(&disk), &Journal::default(), 1, 0).await.unwrap();
@@ -56,7 +56,7 @@ async fn sound() -> (SimDisk, Vec<u8>) {
 }
 
 /// What can be read of `end` offsets, the damaged ones left out, and their number.
-async fn read_all(partition: &Partition, end: i64) -> (Vec<u8>, i64) {
+pub(super) async fn read_all(partition: &Partition, end: i64) -> (Vec<u8>, i64) {
     assert_eq!(partition.watermarks().high_watermark, end, "cut");
     let (mut all, mut lost, mut from) = (Vec::new(), 0, 0);
     while from < end {
@@ -89,14 +89,17 @@ fn files(disk: &SimDisk, dir: &Path) -> Vec<PathBuf> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcomes {
     refused: usize,
+    /// A partition alone.
+    offline: usize,
     damaged: usize,
     harmless: usize,
 }
 
 impl Outcomes {
-    /// Opens the image: refused, or right, or damaged; never wrong bytes, never a shorter log.
-    async fn add(&mut self, image: &SimDisk, path: &Path, expected: &[u8]) {
-        let size = image.read_all(path, 1 << 20).unwrap().len();
+    /// Opens the image: refused, or right, or damaged, or one partition is offline; never wrong bytes, never a shorter log.
+    async fn add(&mut self, image: &SimDisk, path: &Path, (whole, expected): (&SimDisk, &[u8])) {
+        let changed = image.read_all(path, 1 << 20).unwrap();
+        let size = changed.len();
         let broker = match open(image) {
             Ok(broker) => broker,
             Err(error) => {
@@ -107,6 +110,13 @@ impl Outcomes {
             }
         };
         let topic = broker.topic("a").unwrap();
+        if !broker.offline().is_empty() {
+            assert_eq!(image.read_all(path, 1 << 20).unwrap(), changed, "offline, and changed");
+            broker.stop();
+            comes_back(image, path, (whole, expected)).await;
+            self.offline += 1;
+            return;
+        }
         let (bytes, lost) = read_all(topic.partition(0).unwrap(), 8).await;
         let mut left = Batches::new(expected).map(|item| item.unwrap().1);
         for item in Batches::new(&bytes) {
@@ -121,6 +131,24 @@ impl Outcomes {
         assert!(lost > 0 || bytes == expected);
         broker.stop();
     }
+}
+
+/// A partition that was offline once is whole when its file is put right, also after a power cut.
+async fn comes_back(image: &SimDisk, path: &Path, (whole, expected): (&SimDisk, &[u8])) {
+    let image = image.crash(0);
+    image.put(path, &whole.read_all(path, 1 << 20).unwrap());
+    for _ in 0..2 {
+        let broker = open(&image).unwrap();
+        assert!(broker.offline().is_empty());
+        let topic = broker.topic("a").unwrap();
+        assert!(read_all(topic.partition(0).unwrap(), 8).await == (expected.to_vec(), 0));
+        broker.stop();
+    }
+}
+
+fn is_of_a_partition(path: &Path) -> bool {
+    let dir = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    dir.is_some_and(|name| ["a-0", "a-1", "b-0", "c-0", "c-1"].contains(&name))
 }
 
 /// Bytes up to the last that is not zero: behind it files are made ahead of their use.
@@ -141,27 +169,23 @@ async fn no_flipped_bit_of_any_file_gives_a_wrong_byte_or_takes_a_right_one() {
             let image = whole.crash(0);
             image.flip(&path, bit / 8, 1 << (bit % 8));
             let context = Context(format!("bit {bit} of {}", path.display()));
-            outcomes.add(&image, &path, &expected).await;
+            outcomes.add(&image, &path, (&whole, &expected)).await;
             drop(context);
         }
         println!("{}: {outcomes:?}", path.display());
         let name = path.to_string_lossy();
+        let Outcomes { refused, offline, damaged, harmless: _ } = outcomes;
         if name.contains("meta/checkpoint") {
             // There is another.
-            assert_eq!((outcomes.damaged, outcomes.refused), (0, 0), "{name}");
+            assert_eq!((refused, offline, damaged), (0, 0, 0), "{name}");
         }
-        if name.ends_with("partition.meta") {
-            assert_eq!((outcomes.damaged, outcomes.harmless), (0, 0), "{name}");
+        if ["index", ".check", "partition.meta"].iter().any(|end| name.ends_with(end)) {
+            assert_eq!((refused, offline, damaged), (0, 0, 0), "{name}");
         }
-        if name.ends_with("index") || name.ends_with(".check") {
-            assert_eq!((outcomes.refused, outcomes.damaged), (0, 0), "{name}");
-        }
-        if name.contains("/a-") && name.ends_with(".log") {
-            assert_eq!(
-                outcomes.refused, 0,
-                "{name}: one partition's rot keeps all from being served"
-            );
-        }
+        assert!(
+            refused == 0 || !is_of_a_partition(&path),
+            "{name}: one partition's rot keeps all from being served"
+        );
     }
 }
 
@@ -193,9 +217,13 @@ async fn no_zeroed_swapped_or_doubled_sector_gives_a_wrong_byte_or_takes_a_right
             let image = whole.crash(0);
             image.put(&path, &changed);
             let context = Context(format!("sectors {a} and {b} of {}", path.display()));
-            outcomes.add(&image, &path, &expected).await;
+            outcomes.add(&image, &path, (&whole, &expected)).await;
             drop(context);
         }
         println!("{}: {outcomes:?}", path.display());
+        assert!(outcomes.refused == 0 || !is_of_a_partition(&path), "{}", path.display());
+        if path.ends_with("a-0/partition.meta") {
+            assert_eq!((outcomes.offline, outcomes.damaged), (1, 0));
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Metadata (key 3), versions 0 to 13.
 //!
 //! Differs from Kafka: a topic that is created automatically is in the same answer, ready to use. Authorized operations
-//! are never listed (there is no authorizer), which is said as i32::MIN. A topic named several times is answered once.
+//! are never listed (there is no authorizer), which is said as i32::MIN. A topic named several times is answered once. A
+//! partition that is offline has the error KAFKA_STORAGE_ERROR, no in-sync replica and ours as an offline one, but keeps
+//! its leader, where Kafka says -1: clients then ask it and are told why, rather than wait for one.
 //!
 //! | version | change |
 //! |---|---|
@@ -169,12 +171,16 @@ fn known(topic: &Topic, us: BrokerId) -> MetadataResponseTopic {
     let partitions = (0..)
         .zip(topic.partitions())
         .map(|(index, partition)| {
-            MetadataResponsePartition::default()
+            let answer = MetadataResponsePartition::default()
                 .with_partition_index(index)
                 .with_leader_id(us)
                 .with_leader_epoch(partition.leader_epoch().0)
-                .with_replica_nodes(vec![us])
-                .with_isr_nodes(vec![us])
+                .with_replica_nodes(vec![us]);
+            if partition.offline().is_some() {
+                let code = Refusal::PartitionOffline.code().wire();
+                return answer.with_error_code(code).with_offline_replicas(vec![us]);
+            }
+            answer.with_isr_nodes(vec![us])
         })
         .collect();
     MetadataResponseTopic::default()

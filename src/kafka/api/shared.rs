@@ -30,12 +30,13 @@ pub fn topic_by_name(broker: &Broker, name: &str) -> Result<Arc<Topic>, Refusal>
     broker.topic(name).ok_or(Refusal::UnknownTopicOrPartition)
 }
 
-/// Partition `index` of `topic`.
+/// Partition `index` of `topic`, to read or write it.
 ///
 /// # Errors
-/// [`Refusal::UnknownTopicOrPartition`].
+/// [`Refusal::UnknownTopicOrPartition`], [`Refusal::PartitionOffline`].
 pub fn partition(topic: &Topic, index: i32) -> Result<Arc<Partition>, Refusal> {
-    topic.partition(index).cloned().ok_or(Refusal::UnknownTopicOrPartition)
+    let partition = topic.partition(index).ok_or(Refusal::UnknownTopicOrPartition)?;
+    partition.offline().map_or(Ok(Arc::clone(partition)), |_| Err(Refusal::PartitionOffline))
 }
 
 /// Compares the epoch that a client believes in with the partition's; -1 believes nothing. Source: KIP-320.

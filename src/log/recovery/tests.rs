@@ -394,6 +394,10 @@ fn an_unreadable_meta_is_an_error_only_where_data_is_due() {
     let refused = Log::open(disk.shared(), dir(), foreign, 0, end, CONFIG);
     assert!(matches!(refused, Err(Error::Foreign { found, .. }) if found == id()));
     disk.flip(&partition_meta::path(&dir()), 15, 1);
+    // Said by all its other fields.
+    assert_eq!(try_open(&disk, 0, end).unwrap().damage(), []);
+    disk.flip(&partition_meta::path(&dir()), 15, 1);
+    disk.flip(&partition_meta::path(&dir()), 35, 1);
     assert!(matches!(try_open(&disk, 0, end), Err(Error::Meta { fault: MetaFault::Damaged, .. })));
     assert!(disk.exists(&dir()).unwrap());
     let log = testing::open(&disk, &dir(), 0, 0);
