@@ -406,6 +406,12 @@ impl Partition {
         });
     }
 
+    /// As if so much had been handed out that is not committed yet.
+    #[cfg(test)]
+    pub fn pretend_log_end(&self, log_end: Offset) {
+        self.set_log_end(log_end);
+    }
+
     /// Begins a sequence run at the next offset. Every later append is behind it; the future resolves once it is
     /// durable.
     ///

@@ -43,6 +43,11 @@
 //! | high watermark: end of the current epoch | `no_end_is_above_the_high_watermark` |
 //! | sync of segment files in `log` | `a_power_cut_within_any_call_…` |
 //! | sync of a partition's directory, and of its parent | `a_power_cut_within_any_call_…` |
+//! | high watermark told by Fetch (also as last stable offset) and by ListOffsets | `the_end_that_is_told_is_the_high_watermark` |
+//! | commit log kept where a checkpoint failed | `a_checkpoint_that_failed_frees_nothing_of_the_commit_log` |
+//! | sync of what is kept aside of an offline partition | `a_power_cut_on_the_way_out_or_back_loses_nothing` |
+//! | its removal once it is moved back | `an_offline_partition_says_so_and_the_others_are_served` |
+//! | that removal at once, by a rename; the sync behind the rename | `a_power_cut_on_the_way_out_or_back_loses_nothing` |
 //! | sync of the parent of the commit log's directory | `a_power_cut_after_a_kill_loses_nothing_acknowledged` (`wal`) |
 //!
 //! These went unseen, and why that may be:
@@ -51,11 +56,9 @@
 //!   epoch, from which the next start goes on.
 //! * Left-over files of a deleted topic, in recovery and behind the unsynced directory, take room and nothing else: the next
 //!   topic of that name removes them by the id in `partition.meta`.
-//! * What recovery cuts off is written over by what it appends, and what stays behind that is not counted; it is cut all the
-//!   same, so that a segment's file ends where its batches do.
-//! * A checkpoint that failed while the broker runs frees nothing: no drawn life has one fail at a moment that shows it.
-//! * The high watermark that a Fetch names, and waits for, in place of the log's end: no batch above it is given out, but no
-//!   test sees the number itself.
+//! * The high watermark that a Fetch waits for, in place of the log's end: it reads in vain, and is told the same.
+//! * What was kept aside goes after the checkpoint of the start that moved it back; before, it would be in its segments,
+//!   synced, and below the checkpoint that is there.
 //! * The data directory's entry in its parent is synced again by each start and whenever a directory is made in it.
 
 mod failing;

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{Operation, SimDisk};
 use crate::record::{BatchBuilder, Batches, Records, plain_records};
 use crate::types::{ClusterId, Offset, TopicId};
 use std::sync::Arc;
@@ -284,6 +284,39 @@ async fn two_lives(disk: &SimDisk) -> (Arc<Broker>, Arc<Topic>) {
         append(topic.partition(0).unwrap(), batch(&[format!("above {n}")])).await;
     }
     (broker, topic)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_failed_frees_nothing_of_the_commit_log() {
+    let disk = SimDisk::new();
+    let broker = start(&disk);
+    let topic = broker.create_topic(plain("t", 1)).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    disk.fail_on("meta/checkpoint.tmp", 5);
+    let failures = || {
+        let operations = disk.operations();
+        let tried = |it: &&Operation| matches!(it, Operation::Create(path) if path.ends_with("meta/checkpoint.tmp"));
+        operations.iter().filter(tried).count()
+    };
+    // The first is that of the start.
+    let (before, mut sent) = (failures(), Vec::new());
+    while failures() < before + 3 {
+        let value = format!("{} {}", sent.len(), "x".repeat(5_000));
+        append(partition, batch(std::slice::from_ref(&value))).await;
+        sent.push(value);
+    }
+    // Its end has been seen when one more is committed behind it.
+    for _ in 0..20 {
+        append(partition, batch(&["behind".to_owned()])).await;
+        sent.push("behind".to_owned());
+    }
+    let image = disk.crash(rand_seed());
+    broker.stop();
+    let broker = start(&image);
+    let topic = broker.topic("t").unwrap();
+    let found = contents(topic.partition(0).unwrap()).await;
+    assert!(found.into_iter().map(|(_, value)| value).eq(sent));
+    broker.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

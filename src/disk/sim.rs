@@ -159,6 +159,8 @@ struct State {
     operations: Vec<Operation>,
     stop_at: Option<usize>,
     fail_at: Option<(usize, i32)>,
+    /// End of the path of files.
+    fail_on: Option<(&'static str, i32)>,
     dead: bool,
     capacity: Option<Capacity>,
     camera: Option<Camera>,
@@ -224,8 +226,13 @@ impl State {
         if !matches!(self.operations.last(), Some(Operation::WriteSynced(..))) {
             self.take_picture(number, |_| ());
         }
-        match self.fail_at {
-            Some((at, errno)) if at == number => Ok(Fate::Failed(errno)),
+        let fails_on = |end: &str| match self.operations.last() {
+            Some(Operation::Create(path) | Operation::Write(path, ..)) => path.ends_with(end),
+            _ => false,
+        };
+        match (self.fail_at, self.fail_on) {
+            (Some((at, errno)), _) if at == number => Ok(Fate::Failed(errno)),
+            (_, Some((end, errno))) if fails_on(end) => Ok(Fate::Failed(errno)),
             _ => Ok(Fate::Done),
         }
     }
@@ -509,6 +516,12 @@ impl SimDisk {
     /// never to be written, anything else not done.
     pub fn fail_at(&self, number: usize, errno: i32) {
         self.lock().fail_at = Some((number, errno));
+    }
+
+    /// From now on each creation of and write to a file whose path ends so fails with the error `errno`, as far as that is
+    /// not written and synced at once.
+    pub fn fail_on(&self, end: &'static str, errno: i32) {
+        self.lock().fail_on = Some((end, errno));
     }
 
     /// From now on no more than so many bytes and inodes.

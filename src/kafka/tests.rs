@@ -38,6 +38,7 @@ use crate::record::{BatchBuilder, Batches};
 use crate::task;
 use crate::types::{ClusterId, limits};
 
+mod ends;
 mod epochs;
 mod large;
 

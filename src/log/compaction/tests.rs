@@ -553,6 +553,41 @@ fn a_replacement_that_found_no_room_half_way_is_completed_by_another_try() {
     assert!(failed > 10 && tried_again > 8, "{failed}, {tried_again}");
 }
 
+/// What no image of a crash shows by chance: each directory sync stands where the drawing in the module's page has it.
+#[test]
+fn a_replacement_syncs_the_directory_behind_each_of_its_steps() {
+    let mut rig = filled(By::Key, 4);
+    let rules = Rules {
+        by: By::Key,
+        now_ms: rig.now_ms,
+        delete_retention_ms: RETENTION_MS,
+        drops_deletions: true,
+        producers: HashMap::new(),
+        config: CONFIG,
+    };
+    let reader = rig.log.reader();
+    let mut pass = Pass::begin(&reader, 0, rig.recovery_point, rules).unwrap().unwrap();
+    let replacement = pass.step().unwrap().unwrap();
+    assert!(rig.log.begin_replacement(&replacement));
+    let before = rig.disk.operations().len();
+    let installed = replacement.install().unwrap();
+    rig.log.end_replacement(installed);
+    let mut steps = Vec::new();
+    for operation in rig.disk.operations().split_off(before) {
+        let step = match operation {
+            Operation::Rename(_, to) if to.extension().is_some_and(|end| end == "swap") => "swap",
+            Operation::Rename(..) => "rename",
+            Operation::Remove(_) => "unlink",
+            Operation::SyncDir(path) if path == dir() => "sync",
+            other => panic!("{other:?}"),
+        };
+        if steps.last() != Some(&step) {
+            steps.push(step);
+        }
+    }
+    assert_eq!(steps, ["swap", "sync", "unlink", "sync", "rename", "sync"]);
+}
+
 /// Appends, rolls, checkpoints and compacts until the end or the first failure.
 fn scenario(rig: &mut Rig) -> Result<(), Error> {
     for round in 0..6 {

@@ -18,7 +18,13 @@
 //! | an index entry's offset against its batch | `every_flipped_bit_of_a_sealed_segment_is_found` |
 //! | proof of what was not read yet | `a_range_is_checked_once_after_opening` |
 //! | no cut behind a batch that is not intact | `a_damaged_batch_that_hides_the_cut_is_fenced_and_nothing_is_cut` |
+//! | a segment's file is cut where its batches end | `a_file_ends_where_its_batches_do_after_a_cut` |
+//! | sync behind the `.swap` of a compaction, and behind its unlinks | `a_power_cut_at_any_operation_of_a_compaction_is_…` |
+//! | sync behind its last renames | `a_replacement_syncs_the_directory_behind_each_of_its_steps` alone: see below |
 //! | what is deleted is not made anew | `a_reader_outlives_the_deletion_of_what_it_has_not_read_yet` |
+//!
+//! A power cut does not show the last one: as long as the last renames are not on disk, the `.swap` is, and the next start
+//! completes it. Without it that would be so until some later sync of the directory.
 
 use std::ops::Range;
 

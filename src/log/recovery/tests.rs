@@ -406,6 +406,25 @@ fn an_unreadable_meta_is_an_error_only_where_data_is_due() {
 }
 
 #[test]
+fn a_file_ends_where_its_batches_do_after_a_cut() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
+    appended(&mut log, &mut model, 3);
+    let end = checkpoint(&mut log);
+    appended(&mut log, &mut model, 2);
+    assert_eq!(log.segments().len(), 1);
+    drop(log);
+    let mut log = try_open(&disk, 0, end).unwrap();
+    let length = || disk.read_all(&Paths::new(&dir(), 0).log, 1 << 20).unwrap().len() as u64;
+    assert_eq!(length(), log.bytes());
+    // Also on the disk: what a power cut leaves of it is no longer.
+    checkpoint(&mut log);
+    let image = disk.crash(1);
+    let left = image.read_all(&Paths::new(&dir(), 0).log, 1 << 20).unwrap();
+    assert_eq!(left.len() as u64, log.bytes());
+}
+
+#[test]
 fn rests_of_deleted_segments_are_removed() {
     let disk = SimDisk::new();
     let (mut log, mut model) = (testing::open(&disk, &dir(), 0, 0), Model::default());
