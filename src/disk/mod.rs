@@ -16,6 +16,8 @@
 //! A [`Reserve`] holds room back for what must not fail when the file system is full, and [`ReservedDisk`] gives it out.
 
 mod file;
+mod layer;
+pub mod page_cache;
 mod reserve;
 #[cfg(test)]
 pub mod sim;
@@ -28,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use file::FileDisk;
+pub use layer::Layer;
 pub use reserve::{Reserve, ReservedDisk};
 
 /// Whether the call failed for want of room alone: the disk, or what is left to this user of it, is full.

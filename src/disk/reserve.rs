@@ -14,7 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, DiskFile, Lock, OpenMode, Space, is_no_room};
+use super::{Disk, DiskFile, Layer, OpenMode, Space, is_no_room};
 
 /// Pieces of a whole reserve.
 const PIECES: usize = 16;
@@ -192,9 +192,13 @@ pub struct ReservedDisk {
     reserve: Arc<Reserve>,
 }
 
-impl Disk for ReservedDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.reserve.with(|| self.inner.open(path, mode))?;
+impl Layer for ReservedDisk {
+    fn below(&self) -> &dyn Disk {
+        &*self.inner
+    }
+
+    fn open_file(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.taking_room(|| self.inner.open(path, mode))?;
         Ok(match mode {
             OpenMode::Read => file,
             OpenMode::Write | OpenMode::CreateNew => {
@@ -203,48 +207,8 @@ impl Disk for ReservedDisk {
         })
     }
 
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.reserve.with(|| self.inner.create_dir_all(path))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.reserve.with(|| self.inner.create_dir(path))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(dir)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.inner.exists(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.reserve.with(|| self.inner.rename(from, to))
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir_all(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        self.inner.space(path)
-    }
-
-    fn file_system(&self, path: &Path) -> io::Result<u64> {
-        self.inner.file_system(path)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Lock> {
-        self.reserve.with(|| self.inner.lock(path))
+    fn taking_room<T>(&self, call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.reserve.with(call)
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
 use super::segment::base_offset_of;
-use crate::disk::{Disk, DiskFile, Lock, OpenMode, Space};
+use crate::disk::{Disk, DiskFile, Layer, OpenMode};
 
 /// Files that are gone may be so many more in the ring than there are.
 const SLACK: usize = 64;
@@ -293,8 +293,12 @@ impl DiskFile for Pooled {
     }
 }
 
-impl Disk for Files {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+impl Layer for Files {
+    fn below(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    fn open_file(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let name = path.file_name().and_then(|name| name.to_str());
         if name.and_then(base_offset_of).is_none() {
             return self.disk.open(path, mode);
@@ -315,50 +319,6 @@ impl Disk for Files {
         });
         self.pool.admit(&shared);
         Ok(Arc::new(Pooled(shared)))
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.disk.exists(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_dir_all(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        self.disk.space(path)
-    }
-
-    fn file_system(&self, path: &Path) -> io::Result<u64> {
-        self.disk.file_system(path)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Lock> {
-        self.disk.lock(path)
     }
 }
 
