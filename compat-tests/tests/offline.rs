@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use compat_tests::kafka::{Batch, Fields, KafkaSocket, code};
-use compat_tests::{Server, temporary_dir, wait_until};
+use compat_tests::{Server, temporary_dir, tlog_command, wait_until};
 
 const STORAGE_ERROR: i16 = 56;
 
@@ -63,6 +63,13 @@ fn is_offline(server: &mut Server, data: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether the files of a server that is stopped are sound, and what `tlog verify` says of them.
+fn verify(data: &Path) -> Result<(bool, String)> {
+    let verified = tlog_command()?.args(["verify", "--data-dir"]).arg(data).output()?;
+    let said = [verified.stdout, verified.stderr].concat();
+    Ok((verified.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
 #[test]
 fn a_partition_that_cannot_be_opened_is_offline_alone_and_comes_back_whole() -> Result<()> {
     let dir = temporary_dir();
@@ -86,7 +93,11 @@ fn a_partition_that_cannot_be_opened_is_offline_alone_and_comes_back_whole() -> 
     is_offline(&mut server, &data)?;
     server.kill()?;
 
+    let (is_sound, said) = verify(&data)?;
+    ensure!(!is_sound && said.contains("bad-0/partition.meta"), "{said}");
     std::fs::write(&meta, right)?;
+    let (is_sound, said) = verify(&data)?;
+    ensure!(is_sound, "with what is kept aside: {said}");
     server.restart()?;
     for (offset, value) in [(0, "below the checkpoint"), (1, "above the checkpoint")] {
         let (code, watermark, records) = connect(&mut server)?.fetch("bad", 0, offset)?;
@@ -94,5 +105,8 @@ fn a_partition_that_cannot_be_opened_is_offline_alone_and_comes_back_whole() -> 
         ensure!(records.windows(value.len()).any(|part| part == value.as_bytes()), "{offset}");
     }
     ensure!(codes(&mut server, "bad")? == [code::NONE; 4], "{:?}", codes(&mut server, "bad")?);
+    ensure!(server.terminate()?.success(), "{:?}", server.log());
+    let (is_sound, said) = verify(&data)?;
+    ensure!(is_sound && !data.join("aside").read_dir()?.any(|_| true), "{said}");
     Ok(())
 }

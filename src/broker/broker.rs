@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::aside::aside_dir;
 use super::catalogue::{Catalogue, DeletedTopic, Event, PartitionState, TopicState};
@@ -22,6 +23,7 @@ use super::metrics::Metrics;
 use super::partition::{Partition, Parts};
 use super::recovery::{self, Recovered};
 use super::retention::{self, Retention};
+use super::scrubber;
 use super::shipping::{Cold, Shipped, ship_state, unhex};
 use super::topic_config::{TopicOptions, check_option};
 use super::topics::{Registry, Topic};
@@ -92,6 +94,8 @@ pub struct Broker {
     memory: Arc<Semaphore>,
     committer: Committer,
     pub(super) cleaner: Arc<Cleaner>,
+    /// Ends it.
+    scrubbing: CancellationToken,
     committer_thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) local_log: Arc<LocalLog>,
     pub(super) retention: Retention,
@@ -122,7 +126,7 @@ impl Broker {
     ) -> Result<Arc<Self>, OpenError> {
         let files = log::Files::new(data_dir.reserve.disk(), config.open_segments);
         let segments: Arc<dyn Disk> = Arc::new(files);
-        let Recovered { wal, catalogue, mut logs, mut offline } = recovery::recover(
+        let Recovered { wal, catalogue, mut logs } = recovery::recover(
             data_dir,
             &segments,
             adopted.catalogue,
@@ -132,7 +136,7 @@ impl Broker {
         if let Some(tier) = &tier {
             check_key(tier, &catalogue)?;
         }
-        let local_log = Arc::new(account(&config, data_dir, &wal, logs.values(), &metrics)?);
+        let local_log = Arc::new(account(&config, data_dir, &wal, logs.all(), &metrics)?);
         let room = DiskRoom::new(
             config.data_dir.clone(),
             Arc::clone(&data_dir.reserve),
@@ -143,21 +147,9 @@ impl Broker {
         let mut registry = Registry::default();
         let mut to_ship = Vec::new();
         for state in catalogue.topics.values() {
-            let topic_logs = (0..)
-                .take(state.partitions.len())
-                .map(|partition| {
-                    let id = TopicPartition { topic: state.id, partition };
-                    let log = logs.remove(&id).expect("recovery opens the log of every partition");
-                    (log, offline.remove(&id))
-                })
-                .collect();
-            let topic = serve(
-                state,
-                topic_logs,
-                catalogue.start_number,
-                &committer,
-                (&local_log, &metrics),
-            );
+            let counters = (&local_log, &metrics);
+            let topic_logs = logs.take(state);
+            let topic = serve(state, topic_logs, catalogue.start_number, &committer, counters);
             to_ship.push((Arc::clone(&topic), state.clone()));
             registry.insert(topic);
         }
@@ -198,6 +190,7 @@ impl Broker {
             producer_ids: Mutex::new(ProducerIds { next, end: next, reserved: next }),
             committer,
             cleaner: Arc::default(),
+            scrubbing: CancellationToken::new(),
             committer_thread: Mutex::new(Some(thread)),
             local_log,
             retention: Retention::new(clock::wall_ms()),
@@ -209,6 +202,7 @@ impl Broker {
         owed.iter().for_each(|deleted| broker.tell_deleted(&deleted_info(deleted)));
         retention::start(&broker, interval);
         cleaner::start(&broker);
+        scrubber::start(&broker, broker.config.scrub, broker.scrubbing.clone());
         Ok(broker)
     }
 
@@ -235,6 +229,7 @@ impl Broker {
     /// Ends compaction, commits what is queued, syncs the segments and writes a clean checkpoint. Later appends are refused.
     /// Blocking.
     pub fn stop(&self) {
+        self.scrubbing.cancel();
         self.cleaner.stop();
         self.retention.stop();
         self.committer.stop();
@@ -390,11 +385,8 @@ impl Broker {
         self.insert(&topic);
         self.ship(&topic, &state);
         tracing::info!(topic = %state.name, id = %state.id, partitions = state.partitions.len(), "created topic");
-        if topic.options().vdisk && topic.options().compaction.is_some() {
-            tracing::warn!(
-                topic = %state.name,
-                "this vdisk is compacted: it can be restored as it is now, and no longer to an earlier offset, sequence or time"
-            );
+        if let Some(warning) = lost_of_a_vdisk(&topic.options()) {
+            tracing::warn!(topic = %state.name, "{warning}");
         }
         Ok(topic)
     }
@@ -742,7 +734,7 @@ fn account<'a>(
     Ok(LocalLog::new(limit, segments, commit_log, metrics.clone()))
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
     bytes
@@ -757,6 +749,25 @@ fn check_key(tier: &Tier, catalogue: &Catalogue) -> Result<(), OpenError> {
             Err(OpenError::WrongKey { topic: record.name })
         }
         _ => Ok(()),
+    }
+}
+
+/// What can no longer be restored of a vdisk whose log does not keep all.
+fn lost_of_a_vdisk(options: &TopicOptions) -> Option<&'static str> {
+    let is_cut = options.deletes && !options.retention.keeps_all();
+    match (options.vdisk, is_cut, options.compaction.is_some()) {
+        (true, true, false) => Some(
+            "retention deletes the log of this vdisk from its beginning: once it did, neither what the disk holds now nor an \
+             earlier state can be restored from the log alone; the blocks that were written before are missing",
+        ),
+        (true, true, true) => Some(
+            "retention deletes the log of this vdisk from its beginning, and what is left is compacted: once it did, neither \
+             what the disk holds now nor an earlier state can be restored from the log alone",
+        ),
+        (true, false, true) => Some(
+            "this vdisk is compacted: it can be restored as it is now, and no longer to an earlier offset, sequence or time",
+        ),
+        (true, false, false) | (false, ..) => None,
     }
 }
 
@@ -817,4 +828,27 @@ fn serve(
         })
         .collect();
     Arc::new(Topic::new(topic_info(state), options, partitions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vdisk_that_does_not_keep_all_is_warned_of() {
+        let said = |set: &[(&str, &str)]| {
+            let set = set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            lost_of_a_vdisk(&TopicOptions::from_checked(&set.collect())).unwrap_or_default()
+        };
+        let (vdisk, compact) = (("tlog.vdisk", "true"), ("cleanup.policy", "compact"));
+        let both = ("cleanup.policy", "compact,delete");
+        assert_eq!(said(&[vdisk]), "");
+        assert_eq!(said(&[("retention.ms", "1"), compact]), "");
+        for finite in [("retention.ms", "1000"), ("retention.bytes", "1000")] {
+            assert!(said(&[vdisk, finite]).starts_with("retention deletes"));
+            assert!(said(&[vdisk, finite, both]).contains("is compacted"));
+            // Retention does not hold then.
+            assert!(said(&[vdisk, finite, compact]).starts_with("this vdisk is compacted"));
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::scrubber::ScrubConfig;
+
 /// Settings of the broker.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,6 +33,8 @@ pub struct Config {
     pub local_log_limit_bytes: Option<u64>,
     /// How often the retention of all topics is looked at. Kafka: `log.retention.check.interval.ms`.
     pub retention_interval: Duration,
+    /// How sealed segments are read again.
+    pub scrub: ScrubConfig,
 }
 
 impl Config {
@@ -50,6 +54,10 @@ impl Config {
             open_segments: 4096,
             local_log_limit_bytes: None,
             retention_interval: Duration::from_secs(300),
+            scrub: ScrubConfig {
+                bytes_per_second: 16 << 20,
+                interval: Duration::from_secs(7 * 24 * 3600),
+            },
         }
     }
 }

@@ -21,6 +21,9 @@ pub struct Metrics {
     append_batches: Counter,
     checkpoints: Counter,
     mended_ranges: Counter,
+    scrubbed_bytes: Counter,
+    scrub_damage: Counter,
+    scrub_pass_seconds: Gauge,
     partitions: Gauge,
     offline_partitions: Gauge,
     compactions: Counter,
@@ -69,6 +72,9 @@ impl Metrics {
             append_batches: Counter::default(),
             checkpoints: Counter::default(),
             mended_ranges: Counter::default(),
+            scrubbed_bytes: Counter::default(),
+            scrub_damage: Counter::default(),
+            scrub_pass_seconds: Gauge::default(),
             partitions: Gauge::default(),
             offline_partitions: Gauge::default(),
             deleted_segments: Family::default(),
@@ -123,6 +129,21 @@ impl Metrics {
             "log_mended_ranges",
             "Damaged ranges of local data that were put right from the shard servers",
             self.mended_ranges.clone(),
+        );
+        registry.register(
+            "log_scrubbed_bytes",
+            "Bytes of sealed segments that the scrubber read again",
+            self.scrubbed_bytes.clone(),
+        );
+        registry.register(
+            "log_scrub_damage",
+            "Damaged ranges, sidecars, indexes and unreadable segments that the scrubber found, mended or not",
+            self.scrub_damage.clone(),
+        );
+        registry.register(
+            "log_scrub_last_pass_timestamp_seconds",
+            "When the scrubber last had looked at every sealed segment, seconds since 1970; 0 before the first time",
+            self.scrub_pass_seconds.clone(),
         );
         registry.register(
             "log_deleted_segments",
@@ -216,6 +237,18 @@ impl Metrics {
 
     pub(super) fn mended(&self) {
         self.mended_ranges.inc();
+    }
+
+    pub(super) fn scrubbed(&self, bytes: u64) {
+        self.scrubbed_bytes.inc_by(bytes);
+    }
+
+    pub(super) fn scrub_found(&self) {
+        self.scrub_damage.inc();
+    }
+
+    pub(super) fn scrubbed_all(&self, now_ms: i64) {
+        self.scrub_pass_seconds.set(now_ms / 1000);
     }
 
     pub(super) fn deleted(&self, reason: Reason, segments: usize, bytes: u64) {

@@ -36,6 +36,9 @@
 //! compacted (sealed, below the checkpoint, the high watermark and, where it ships, the complete offset) and has
 //! `log/compaction` do it.
 //!
+//! **Scrubbing.** `scrubber` reads sealed segments again in the background, at a bounded rate; what it finds goes the way of
+//! what a reader finds.
+//!
 //! **Recovery.** See `recovery`: cut at the checkpoint, write again what the commit log holds above, sync, new
 //! checkpoint, then serve. A partition that cannot be opened is offline: its clients get an error, its files stay as they
 //! are, retention, compaction and shipping leave it alone, and what the commit log had of it is kept `aside` until a start
@@ -76,6 +79,7 @@ mod reading;
 mod recovery;
 mod retention;
 mod room;
+mod scrubber;
 mod shipping;
 mod topic_config;
 mod topics;
@@ -103,6 +107,7 @@ pub use metrics::Metrics;
 pub use partition::{AppendResult, Origin, Partition, TimestampedOffset};
 pub use reading::{Data, FileRange, ReadWithin};
 pub use room::{Look as DiskLook, State as DiskState};
+pub use scrubber::ScrubConfig;
 pub use topic_config::{
     OptionError, TimestampType, TimestampUnit, TopicOptions, check_option, effective,
 };

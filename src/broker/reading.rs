@@ -401,6 +401,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_scrubber_suspects_is_counted_and_put_right_if_it_is_damaged() {
+        let (dir, mut registry) = (tempfile::tempdir().unwrap(), Registry::default());
+        let (partition, servers) = partition(&dir.path().join("t-0"), 4, &mut registry);
+        let step = log::Scrubbed { bytes: 99, suspect: Some((2, 6)), ..log::Scrubbed::default() };
+        partition.take_note(step).await;
+        assert_eq!(partition.reader().read(4, COUNT, 1).unwrap(), servers.0[4], "it is put right");
+        partition.take_note(step).await;
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for count in ["mended_ranges_total 1", "scrub_damage_total 1", "scrubbed_bytes_total 198"] {
+            assert!(text.contains(&format!("log_{count}")), "{text}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_only_this_disk_had_is_named() {
         let (dir, mut registry) = (tempfile::tempdir().unwrap(), Registry::default());
         let (partition, servers) = partition(&dir.path().join("t-0"), 7, &mut registry);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::aside::{Aside, move_back};
-use super::catalogue::{Catalogue, Event, PartitionState};
+use super::catalogue::{Catalogue, Event, PartitionState, TopicState};
 use super::checkpoint::Checkpoint;
 use super::committer::kind;
 use super::data_dir::DataDir;
@@ -30,10 +30,32 @@ use crate::wal::{self, Entry, ReplayError, Wal};
 pub(super) struct Recovered {
     pub wal: Wal,
     pub catalogue: Catalogue,
-    /// Of each partition; where it is offline, what is kept aside for it.
-    pub logs: HashMap<TopicPartition, Log>,
+    pub logs: Logs,
+}
+
+/// The local logs of all partitions.
+pub(super) struct Logs {
+    /// Where a partition is offline, what is kept aside for it.
+    logs: HashMap<TopicPartition, Log>,
     /// Partitions that could not be opened, and why.
-    pub offline: HashMap<TopicPartition, String>,
+    offline: HashMap<TopicPartition, String>,
+}
+
+impl Logs {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Log> {
+        self.logs.values()
+    }
+
+    /// The logs of a topic by partition, each once; with why it is offline where it is.
+    pub(super) fn take(&mut self, topic: &TopicState) -> Vec<(Log, Option<String>)> {
+        let ids = (0..).take(topic.partitions.len());
+        let ids = ids.map(|partition| TopicPartition { topic: topic.id, partition });
+        ids.map(|id| {
+            let log = self.logs.remove(&id).expect("recovery opens the log of every partition");
+            (log, self.offline.remove(&id))
+        })
+        .collect()
+    }
 }
 
 /// Path of the checkpoint.
@@ -171,7 +193,8 @@ impl Replay {
     }
 
     fn recovered(self, wal: Wal) -> Recovered {
-        Recovered { wal, catalogue: self.catalogue, logs: self.logs, offline: self.offline }
+        let logs = Logs { logs: self.logs, offline: self.offline };
+        Recovered { wal, catalogue: self.catalogue, logs }
     }
 
     /// Removes the files of topics that are deleted later on, and moves local starts to where they will be: what was

@@ -337,6 +337,27 @@ pub const OPTIONS: &[Spec] = &[
         "Bytes that segments and commit log may take. From half of it on, segments that the shard servers have whole are deleted early; from 95 % on, appends wait or are refused. Empty: half of what would be free without it, looked at anew at each start, at least 1 GiB and at most 100 GiB.",
     ),
     option(
+        "retention-check-interval",
+        Kind::Time { min_ms: 1, max_ms: 30 * 24 * 3_600_000 },
+        "5m",
+        Group::Operation,
+        "How often it is looked for records and segments that are older or more than their topic keeps (log.retention.check.interval.ms of Kafka).",
+    ),
+    option(
+        "scrub-rate",
+        Kind::Bytes { min: 0 },
+        "16MiB",
+        Group::Operation,
+        "Bytes in a second at which sealed segments are read again in the background, so that what the disk did to them is found while it can be mended. 0: not at all.",
+    ),
+    option(
+        "scrub-interval",
+        Kind::Time { min_ms: 60_000, max_ms: 366 * 24 * 3_600_000 },
+        "168h",
+        Group::Operation,
+        "How often all of them are read again, at the most: from the begin of one pass to that of the next.",
+    ),
+    option(
         "stop-timeout",
         Kind::Time { min_ms: 0, max_ms: 3_600_000 },
         "10s",

@@ -47,6 +47,12 @@ pub struct Config {
     pub memory_budget_bytes: u64,
     /// `-local-log-limit` in bytes; none: a share of what the disk has.
     pub local_log_limit_bytes: Option<u64>,
+    /// How often retention is looked at.
+    pub retention_check_interval: Duration,
+    /// Bytes in a second that the scrubber reads; 0 is none.
+    pub scrub_bytes_per_second: u64,
+    /// From the begin of one pass of the scrubber to that of the next.
+    pub scrub_interval: Duration,
     /// How long a stop may ship.
     pub stop_timeout: Duration,
     /// Two refusals become warnings.
@@ -136,6 +142,9 @@ impl Values<'_> {
             "" => Some(None),
             _ => self.bytes("local-log-limit").map(Some),
         };
+        let retention_check_interval = self.time("retention-check-interval");
+        let scrub_bytes_per_second = self.bytes("scrub-rate");
+        let scrub_interval = self.time("scrub-interval");
         let stop_timeout = self.time("stop-timeout");
         let dev = self.switch("dev");
         let log = self.log();
@@ -160,6 +169,9 @@ impl Values<'_> {
             admin_address: admin_address?,
             memory_budget_bytes: memory_budget_bytes?,
             local_log_limit_bytes: local_log_limit_bytes?,
+            retention_check_interval: retention_check_interval?,
+            scrub_bytes_per_second: scrub_bytes_per_second?,
+            scrub_interval: scrub_interval?,
             stop_timeout: stop_timeout?,
             dev: dev?,
             log: log?,

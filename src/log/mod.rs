@@ -90,6 +90,8 @@
 //!   served  [ 0 ... 719 ][ 720 ... 801 ] damaged 802..810 [ 810 ... ]       the next append is in 810.log
 //! ```
 //!
+//! * A `partition.meta` that is wrong in one field is made anew from what the caller knows; the others and the checksum prove
+//!   that the directory is the partition's.
 //! * Of a sealed segment only the head of its sidecar is looked at and the length of its file; where these do not match,
 //!   its last index entries and what follows them. A sidecar beside the last segment goes: it speaks of an earlier end.
 //! * A compacted segment that had begun to take its place takes it; one that had not is dropped.
@@ -100,8 +102,8 @@
 //!
 //! Where to look next: `log` (append, roll, delete), `retention` (what may go from the front), `compaction` (what goes
 //! although it is not old), `reader` (reads and timestamps), `walk` (header checks, damage), `proof` (what needs no second
-//! look), `check` (the sidecar), `files` (how many are open), `mend`, `epochs`, `recovery` (open), `segment`, `index` with
-//! `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! look), `check` (the sidecar), `scrub` (a second look all the same), `files` (how many are open), `mend`, `epochs`,
+//! `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
 
 mod check;
 pub mod compaction;
@@ -119,6 +121,7 @@ mod proof;
 mod reader;
 mod recovery;
 pub mod retention;
+mod scrub;
 mod segment;
 #[cfg(test)]
 mod testing;
@@ -131,4 +134,5 @@ pub use files::Files;
 pub use log::{Detached, Dirty, Log, SegmentInfo};
 pub use producer_state::{ProducerError, ProducerSnapshot, ProducerStates, Verdict};
 pub use reader::{Range, Reader, Timestamped, Within};
+pub use scrub::{Scrub, Scrubbed};
 pub use segment::first_offset_in;

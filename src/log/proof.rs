@@ -62,6 +62,11 @@ impl Proved {
     pub(super) fn add(&self, from: u64, to: u64) {
         self.stretches().add(from, to);
     }
+
+    /// Every byte is looked at again when it is next read.
+    pub(super) fn forget(&self) {
+        *self.stretches() = Stretches::default();
+    }
 }
 
 /// Bytes read at once where bodies are read anyway.
@@ -173,7 +178,7 @@ impl View {
 
     /// The sidecar of a sealed segment, made anew where it cannot be believed; so are the indexes that it does not match.
     /// None for a segment that grows, and for one with damage, of which nobody can say any more what it was.
-    fn check(&self) -> Result<Option<Arc<Check>>, Error> {
+    pub(super) fn check(&self) -> Result<Option<Arc<Check>>, Error> {
         let segment = &self.segment;
         if !segment.indexes().offsets.is_sealed() {
             return Ok(None);
@@ -255,6 +260,11 @@ impl View {
             return Ok(None);
         }
         Check::open(&segment.disk, path).map_err(Error::io("read", path))
+    }
+
+    /// Whether an interval is now what was sealed.
+    pub(super) fn is_good(&self, stretch: &Stretch) -> Result<bool, Error> {
+        Ok(self.judge(stretch)? == Judgement::Good)
     }
 
     fn judge(&self, stretch: &Stretch) -> Result<Judgement, Error> {

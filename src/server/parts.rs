@@ -113,6 +113,11 @@ fn part(
 fn broker_config(context: &Context) -> broker::Config {
     let mut config = broker::Config::new(context.data_dir.clone());
     config.local_log_limit_bytes = context.config.local_log_limit_bytes;
+    config.retention_interval = context.config.retention_check_interval;
+    config.scrub = broker::ScrubConfig {
+        bytes_per_second: context.config.scrub_bytes_per_second,
+        interval: context.config.scrub_interval,
+    };
     let budget = budget(context);
     config.open_segments = super::process::open_segments();
     config.memory_budget_bytes = budget - 2 * (budget / SHARE) - budget / ARRIVING_SHARE;
