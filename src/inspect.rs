@@ -123,7 +123,7 @@ fn check_aside(
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), InspectError> {
     let root = dir.join("aside");
-    if !disk.exists(&root) {
+    if !disk.exists(&root).map_err(io_error(&root))? {
         return Ok(());
     }
     for kept in expected.values_mut() {

@@ -54,6 +54,7 @@ fn rig() -> Rig {
             committer: committer.clone(),
             local_log: Arc::clone(&local_log),
             metrics: metrics.clone(),
+            offline: None,
         };
         Partition::new(id, &state(), 1, log, parts)
     };

@@ -87,11 +87,11 @@ async fn an_offline_topic_can_be_deleted() {
     let broker = open(&disk).unwrap();
     let topic = broker.topic("a").unwrap();
     let id = TopicPartition { topic: topic.id(), partition: 0 };
-    assert!(disk.exists(&super::super::aside::aside_dir(Path::new(DATA), id)));
+    assert!(disk.exists(&super::super::aside::aside_dir(Path::new(DATA), id)).unwrap());
     broker.delete_topic(topic.id()).await.unwrap();
     assert!(broker.offline().is_empty());
-    assert!(!disk.exists(&meta("a-0")));
-    assert!(!disk.exists(&super::super::aside::aside_dir(Path::new(DATA), id)));
+    assert!(!disk.exists(&meta("a-0")).unwrap());
+    assert!(!disk.exists(&super::super::aside::aside_dir(Path::new(DATA), id)).unwrap());
     let image = disk.crash(seed());
     broker.stop();
     let broker = open(&image).unwrap();
