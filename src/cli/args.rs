@@ -170,6 +170,7 @@ pub(super) struct VerifyArgs {
 #[command(after_help = "Examples:
   tlog bench
   tlog bench --only reach --rounds 3
+  tlog bench --only reach --figures fetch,small
   tlog bench --bulk-mib 2048 --fetch-mib 1024 --markdown
   tlog bench --broker localhost:9092 --server localhost:11211")]
 pub(super) struct BenchArgs {
@@ -197,6 +198,9 @@ pub(super) struct BenchArgs {
     /// One of the two tables.
     #[arg(long, value_name = "TABLE")]
     pub(super) only: Option<Table>,
+    /// Of the table `reach`, these figures only.
+    #[arg(long, value_name = "FIGURE,...", value_delimiter = ',')]
+    pub(super) figures: Vec<Figure>,
     /// Markdown tables.
     #[arg(long)]
     pub(super) markdown: bool,
@@ -209,6 +213,23 @@ pub(super) enum Table {
     Paths,
     /// The server beside bare programs.
     Reach,
+}
+
+/// Figures of the table `reach` that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Figure {
+    /// Batches of 1 MiB.
+    Bulk,
+    /// Batches of 4 KiB, many and one at a time.
+    Small,
+    /// 1,000 partitions.
+    Many,
+    /// Fetch of sealed segments.
+    Fetch,
+    /// Recovery after a kill.
+    Replay,
+    /// 5,000 topics.
+    Idle,
 }
 
 fn mib(text: &str) -> Result<usize, String> {

@@ -74,7 +74,7 @@ async fn measure(
         bulk_bytes: args.bulk_mib.saturating_mul(1 << 20),
         fetch_bytes: args.fetch_mib.saturating_mul(1 << 20),
     };
-    let pairs = reach::measure(dir, &limits, args.rounds, sizes).await?;
+    let pairs = reach::measure(dir, &limits, args.rounds, sizes, &args.figures).await?;
     Ok((rows, pairs))
 }
 

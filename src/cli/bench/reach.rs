@@ -10,6 +10,7 @@ use super::drive::{self, Batches, any};
 use super::limits::Limits;
 use super::table::{Aim, Pair, Unit};
 use super::{batch, wire};
+use crate::cli::args::Figure;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::tell;
 use crate::record::BatchHeader;
@@ -133,14 +134,15 @@ impl Rows {
     }
 }
 
-/// Measures all of it, in `dir`, with servers of its own.
+/// Measures all of it, or only `figures` where there are some, in `dir`, with servers of its own.
 pub(super) async fn measure(
     dir: &Path,
     limits: &Limits,
     rounds: u32,
     sizes: Sizes,
+    figures: &[Figure],
 ) -> Result<Vec<Pair>, Failure> {
-    let (dir, limits) = (dir.to_owned(), limits.clone());
+    let (dir, limits, figures) = (dir.to_owned(), limits.clone(), figures.to_vec());
     let measured = tokio::task::spawn_blocking(move || {
         raise_file_limit()?;
         let mut rows = Rows::new();
@@ -148,11 +150,14 @@ pub(super) async fn measure(
             tell(format_args!("round {} of {rounds}: beside bare programs", round + 1));
             let dir = dir.join(format!("reach-{round}"));
             std::fs::create_dir(&dir).map_err(during("make a directory"))?;
-            let bench = Bench { dir: dir.clone(), limits: limits.clone(), sizes };
+            let (limits, figures) = (limits.clone(), figures.clone());
+            let bench = Bench { dir: dir.clone(), limits, sizes, figures };
             bench.round(&mut rows)?;
             std::fs::remove_dir_all(&dir).map_err(during("remove a directory"))?;
         }
-        Ok(rows.into_pairs())
+        let mut pairs = rows.into_pairs();
+        pairs.retain(Pair::is_measured);
+        Ok(pairs)
     });
     match measured.await {
         Ok(rows) => rows,
@@ -177,30 +182,54 @@ struct Bench {
     dir: PathBuf,
     limits: Limits,
     sizes: Sizes,
+    figures: Vec<Figure>,
 }
 
 impl Bench {
+    fn wants(&self, figure: Figure) -> bool {
+        self.figures.is_empty() || self.figures.contains(&figure)
+    }
+
     fn round(&self, rows: &mut Rows) -> Result<(), Failure> {
         let data = self.dir.join("data");
         let mut server = Server::start(&data)?;
-        self.bulk(&server, rows).map_err(during("measure 1 MiB batches"))?;
-        self.small(&server, rows).map_err(during("measure 4 KiB batches"))?;
-        self.many(&server, rows).map_err(during("measure many partitions"))?;
+        if self.wants(Figure::Bulk) {
+            self.bulk(&server, rows).map_err(during("measure 1 MiB batches"))?;
+        }
+        if self.wants(Figure::Small) {
+            self.small(&server, rows).map_err(during("measure 4 KiB batches"))?;
+        }
+        if self.wants(Figure::Many) {
+            self.many(&server, rows).map_err(during("measure many partitions"))?;
+        }
+        if self.wants(Figure::Fetch) {
+            server = self.fetches(server, &data, rows)?;
+        }
+        server.stop().map_err(during("stop the server"))?;
+        if self.wants(Figure::Replay) {
+            self.replay(rows)?;
+        }
+        if self.wants(Figure::Idle) {
+            self.idle(rows)?;
+        }
+        Ok(())
+    }
+
+    /// Each topic is fetched from a server that was started for it. Gives the last one.
+    fn fetches(&self, mut server: Server, data: &Path, rows: &mut Rows) -> Result<Server, Failure> {
         tell(format_args!("  Fetch"));
         for (bytes, first, second) in &mut rows.fetches {
             let (topic, batches) =
                 self.fill(&server, *bytes).map_err(during("write what is to be fetched"))?;
             server.stop().map_err(during("stop the server"))?;
-            server = Server::start(&data)?;
+            server = Server::start(data)?;
             for row in [first, second] {
                 self.fetch(&server, &topic, batches, *bytes, row).map_err(during("fetch"))?;
             }
             let deleted = drive::ask(&server.kafka, &wire::delete(&topic), wire::deleted);
             deleted.map_err(during("delete a topic"))?;
         }
-        server.stop().map_err(during("stop the server"))?;
-        self.replay(rows)?;
-        self.idle(rows)
+        Ok(server)
     }
 
     fn bulk(&self, server: &Server, rows: &mut Rows) -> io::Result<()> {

@@ -112,6 +112,10 @@ impl Pair {
         self.samples.push((sample, bare));
     }
 
+    pub(super) fn is_measured(&self) -> bool {
+        !self.samples.is_empty()
+    }
+
     fn cells(&self) -> [String; 6] {
         let three = |samples: &[f64]| {
             let (min, median, max) = spread(samples);
