@@ -130,6 +130,8 @@ pub struct Partition {
     pub(super) unreadable_said: AtomicBool,
     /// Why its directory could not be opened. The log is then what is kept aside for it.
     offline: Option<String>,
+    /// Whether a thread checks ahead of a reader.
+    pub(super) checks_ahead: Arc<AtomicBool>,
     /// Held while files are unlinked.
     unlinking: Mutex<()>,
     compaction: Compaction,
@@ -203,6 +205,7 @@ impl Partition {
             gone: AtomicBool::new(false),
             unreadable_said: AtomicBool::new(false),
             offline: parts.offline,
+            checks_ahead: Arc::default(),
             unlinking: Mutex::default(),
             compaction: Compaction::new(state.log_end),
             committer: parts.committer,

@@ -4,7 +4,7 @@
 //! that names their offsets; what lies around them is served.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
@@ -20,14 +20,31 @@ use crate::types::{Offset, Watermarks, in_words};
 /// half as much without the copy in pieces of 64 KiB.
 const LOCATED_BYTES: usize = 64 * 1024;
 
-/// So much is checked ahead for a reader that may never come, and once more if it comes.
+/// So much is checked ahead for a reader that may never come, and once more if it comes; more for one that asks for more.
 const AHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// The most.
+const FAR_AHEAD_BYTES: usize = 16 * 1024 * 1024;
 
 /// Longer damage is not put right while the server runs, only read from the shard servers.
 const MENDED_BYTES: usize = 16 * 1024 * 1024;
 
 /// One at a time in the whole process, because each may take that much memory.
 static MENDING: Semaphore = Semaphore::const_new(1);
+
+/// The right to check ahead of a partition's readers.
+struct AheadTurn(Arc<AtomicBool>);
+
+impl AheadTurn {
+    fn take(taken: &Arc<AtomicBool>) -> Option<Self> {
+        (!taken.swap(true, Ordering::AcqRel)).then(|| Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for AheadTurn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
 
 /// What was read: whole batches, in memory or where they lie.
 #[derive(Debug, Clone)]
@@ -118,6 +135,10 @@ impl Partition {
         from: Offset,
         max_bytes: usize,
     ) -> Result<ReadWithin, ReadError> {
+        if let Some(range) = self.range_at_hand(from, max_bytes) {
+            self.check_ahead(&range);
+            return Ok(ReadWithin::Data(Data::File(range)));
+        }
         let local = move |reader: Reader, upto| {
             reader.read_within(from, upto, max_bytes, LOCATED_BYTES).map(ReadWithin::from)
         };
@@ -136,16 +157,28 @@ impl Partition {
         Ok(found)
     }
 
-    /// Who reads much goes on behind it: that is checked while what was read is under way to them.
+    /// What needs no thread that may wait: the next of a reader in order, checked before.
+    fn range_at_hand(&self, from: Offset, max_bytes: usize) -> Option<FileRange> {
+        let marks = self.watermarks();
+        if self.is_deleted() || from < marks.log_start.max(marks.local_start) {
+            return None;
+        }
+        self.reader().range_at_hand(from, marks.high_watermark, max_bytes, LOCATED_BYTES)
+    }
+
+    /// Who reads much goes on behind it: that is checked while what was read is under way to them, by one thread at a time
+    /// for each partition, which begins when half of it is used up.
     fn check_ahead(&self, range: &FileRange) {
         let (reader, upto) = (self.reader(), self.watermarks().high_watermark);
-        if range.next_offset >= upto || reader.is_checked_behind(range, AHEAD_BYTES) {
+        let ahead = (2 * range.bytes).clamp(AHEAD_BYTES, FAR_AHEAD_BYTES);
+        if range.next_offset >= upto || reader.is_checked_behind(range, ahead / 2) {
             return;
         }
-        let from = range.next_offset;
-        // What is wrong there is said to who reads it.
+        let Some(turn) = AheadTurn::take(&self.checks_ahead) else { return };
+        let range = range.clone();
         drop(tokio::task::spawn_blocking(move || {
-            drop(reader.locate_range(from, upto, AHEAD_BYTES));
+            reader.check_behind(&range, upto, ahead);
+            drop(turn);
         }));
     }
 

@@ -1,7 +1,7 @@
 //! The real file system.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -117,6 +117,12 @@ impl DiskFile for File {
                 other => return other,
             }
         }
+    }
+
+    fn read_at_hand(&self, buffer: &mut [u8], position: u64) -> bool {
+        let (wanted, mut parts) = (buffer.len(), [IoSliceMut::new(buffer)]);
+        // A short read is as good as none: what is missing is on the disk.
+        rustix::io::preadv2(self, &mut parts, position, ReadWriteFlags::NOWAIT) == Ok(wanted)
     }
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {

@@ -229,6 +229,13 @@ pub trait DiskFile: Send + Sync + Debug {
         self.sync()
     }
 
+    /// Fills `buffer` from what the system has of the file in memory. False where it would have to wait for the disk, where
+    /// that cannot be told, and where the read fails: nothing was read then.
+    fn read_at_hand(&self, buffer: &mut [u8], position: u64) -> bool {
+        let _ = (buffer, position);
+        false
+    }
+
     /// The descriptor, for what the system does with a file by itself. None where there is no such thing.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None

@@ -223,6 +223,10 @@ impl DiskFile for ReservedFile {
         self.inner.read_at(buffer, position)
     }
 
+    fn read_at_hand(&self, buffer: &mut [u8], position: u64) -> bool {
+        self.inner.read_at_hand(buffer, position)
+    }
+
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.reserve.with(|| self.inner.write_all_at(bytes, position))
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use rustix::fs::sendfile;
+use rustix::net::SendFlags;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -442,8 +443,12 @@ impl Responder {
 
     async fn write(&mut self, pieces: &[Chunk]) -> Result<(), End> {
         let progress = PACE.begin(pieces.iter().map(Chunk::len).sum());
-        for piece in pieces {
+        let mut pieces = pieces.iter().peekable();
+        while let Some(piece) = pieces.next() {
             match piece {
+                Chunk::Bytes(bytes) if pieces.peek().is_some() => {
+                    progress.write_ahead(&mut self.socket, bytes).await?;
+                }
                 Chunk::Bytes(bytes) => progress.write(&mut self.socket, bytes).await?,
                 Chunk::File(range) => progress.send_file(&mut self.socket, range).await?,
             }
@@ -495,6 +500,24 @@ impl Progress {
                 return Err(End::Closed);
             }
             bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// As [`Progress::write`], of what the system may keep back until what follows comes: the client is not woken for it alone.
+    async fn write_ahead(&self, socket: &mut OwnedWriteHalf, mut bytes: &[u8]) -> Result<(), End> {
+        let socket: &TcpStream = (*socket).as_ref();
+        while !bytes.is_empty() {
+            let send = socket.async_io(Interest::WRITABLE, || {
+                let send = || {
+                    rustix::net::send(socket.as_fd(), bytes, SendFlags::MORE | SendFlags::NOSIGNAL)
+                };
+                rustix::io::retry_on_intr(send).map_err(std::io::Error::from)
+            });
+            match timeout_at(self.next(), send).await.map_err(|_| End::Stalled)?? {
+                0 => return Err(End::Closed),
+                sent => bytes = bytes.get(sent..).unwrap_or_default(),
+            }
         }
         Ok(())
     }

@@ -259,6 +259,13 @@ impl DiskFile for Pooled {
         self.file()?.read_at(buffer, position)
     }
 
+    /// Not of a file that would have to be opened.
+    fn read_at_hand(&self, buffer: &mut [u8], position: u64) -> bool {
+        let open = self.0.open.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.0.used.fetch_or(open.is_some(), Ordering::Relaxed);
+        open.is_some_and(|open| open.read_at_hand(buffer, position))
+    }
+
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.write(|file| file.write_all_at(bytes, position))
     }

@@ -54,6 +54,8 @@
 //! The head of every batch each time: magic and length, base offset where the batch before it ended, the leader epoch
 //! of that offset ([`Log::set_epochs`]). The body, by its CRC, on every copy, and the first time after the segment was
 //! opened: the stretches of a file that were found right are remembered, and so are those that this process wrote.
+//! Who reads on where a read ended, or at the begin of a segment, needs no search; of what was proved then only the headers
+//! are looked at, and where the system has these in memory nothing has to wait ([`Reader::range_at_hand`]).
 //! Of a sealed segment the first read takes whole intervals and holds their heads against the sidecar. An interval in
 //! which some batch fails by itself gives the others; one in which none does, and the heads are still not those that were
 //! sealed, is damaged as a whole. The sidecar is written when a segment is sealed and synced with it. One that is missing,
@@ -102,9 +104,11 @@
 //!
 //! Where to look next: `log` (append, roll, delete), `retention` (what may go from the front), `compaction` (what goes
 //! although it is not old), `reader` (reads and timestamps), `walk` (header checks, damage), `proof` (what needs no second
-//! look), `check` (the sidecar), `scrub` (a second look all the same), `files` (how many are open), `mend`, `epochs`,
-//! `recovery` (open), `segment`, `index` with `offset_index` and `time_index`, `producer_state` (idempotent producers).
+//! look), `check` (the sidecar), `at_hand` (reads that need not wait), `scrub` (a second look all the same), `files` (how
+//! many are open), `mend`, `epochs`, `recovery` (open), `segment`, `index` with `offset_index` and `time_index`,
+//! `producer_state` (idempotent producers).
 
+mod at_hand;
 mod check;
 pub mod compaction;
 mod config;

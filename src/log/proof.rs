@@ -275,7 +275,10 @@ impl View {
             ..self.clone()
         };
         let first = base + Offset::from(stretch.first);
-        let mut walk = Walk::from(&part, stretch.position, first).with_window(JUDGED_BYTES);
+        // A long interval has one long batch, behind small ones if any: its body does not come with its header.
+        let long = stretch.end - stretch.position > JUDGED_BYTES;
+        let walk = Walk::from(&part, stretch.position, first);
+        let mut walk = if long { walk } else { walk.with_window(JUDGED_BYTES) };
         let mut crc = 0;
         loop {
             match walk.next()? {

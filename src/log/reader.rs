@@ -113,6 +113,23 @@ impl Reader {
         }
     }
 
+    /// As [`Reader::locate_range`], but only where `least` bytes at least can be given at once: what is asked for begins where
+    /// a read ended, was checked before, and the headers are in memory. None in all other cases.
+    #[must_use]
+    pub fn range_at_hand(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+        least: usize,
+    ) -> Option<Range> {
+        let damaged = self.front.as_deref().is_some_and(|front| from < front.to);
+        if damaged || from < self.start || from >= upto.min(self.end) {
+            return None;
+        }
+        self.view_of(from)?.run_at_hand(from, upto, max_bytes, least)
+    }
+
     /// Where the batches lie that [`Reader::read`] would give, for a copy from file to socket that this process does not
     /// see. None if `from` is at or above `upto`. Headers are checked each time; bodies the first time after the segment
     /// was opened, and not where this process wrote them: what the disk does to them later is for the reader's own
@@ -132,13 +149,39 @@ impl Reader {
         }
     }
 
-    /// Whether all of the next `bytes` behind `range` were checked before, up to the end of the segment that they begin in.
+    /// Whether all of the next `bytes` behind `range` were checked before.
     #[must_use]
     pub fn is_checked_behind(&self, range: &Range, bytes: usize) -> bool {
-        let Some(view) = self.view_of(range.next_offset) else { return true };
-        let same = range.next_offset > view.segment.base;
-        let begin = if same { range.position + range.bytes as u64 } else { 0 };
-        view.segment.proved.covers(begin, view.bytes.min(begin + bytes as u64))
+        let (mut next, mut left) = (range.next_offset, bytes as u64);
+        let mut begin = range.position + range.bytes as u64;
+        while next < self.end && left > 0 {
+            let Some(view) = self.view_of(next) else { break };
+            if next == view.segment.base {
+                begin = 0;
+            }
+            let end = view.bytes.min(begin + left);
+            if !view.segment.proved.covers(begin, end) {
+                return false;
+            }
+            left -= end.saturating_sub(begin).min(left);
+            next = view.next_offset;
+        }
+        true
+    }
+
+    /// Checks the next `bytes` behind `range`, whole batches, as a read of them would. Ends at the first that is damaged or
+    /// cannot be read: who reads it is told.
+    pub fn check_behind(&self, range: &Range, upto: Offset, bytes: usize) {
+        let (mut next, mut left) = (range.next_offset, bytes);
+        while left > 0 {
+            let Ok(Some((view, first))) = self.first(next, upto) else { return };
+            let Ok(Some(last)) = view.last_of_run(&first, upto, left) else { return };
+            left = left.saturating_sub((last.end() - first.position) as usize);
+            next = last.header.next_offset();
+            if next < view.next_offset {
+                return;
+            }
+        }
     }
 
     /// The batch that has `from`, if all of it lies below `upto`.
@@ -289,6 +332,7 @@ impl View {
         let Some(last) = self.last_of_run(first, upto, max_bytes)? else { return Ok(None) };
         let file = &self.segment.file;
         let pinned = file.pinned().map_err(Error::io("open", &self.segment.paths.log))?;
+        self.segment.ends.add(last.header.next_offset(), last.end());
         Ok(Some(Range {
             file: pinned.unwrap_or_else(|| Arc::clone(file)),
             position: first.position,

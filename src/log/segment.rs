@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::at_hand::Ends;
 use super::check::{self, FileSum, Heads, Summary};
 use super::epochs::Epochs;
 use super::error::Error;
@@ -130,6 +131,7 @@ pub(super) struct Segment {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) epochs: Arc<Epochs>,
     pub(super) proved: Proved,
+    pub(super) ends: Ends,
     sidecar: Mutex<Sidecar>,
     /// The sidecar's file, written and not yet synced.
     unsynced: Mutex<Option<Arc<dyn DiskFile>>>,
@@ -152,6 +154,7 @@ impl Segment {
             disk: Arc::clone(disk),
             epochs: Arc::clone(epochs),
             proved: Proved::default(),
+            ends: Ends::default(),
             sidecar: Mutex::default(),
             unsynced: Mutex::default(),
             interval_bytes: u64::from(interval_bytes),
