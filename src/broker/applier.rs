@@ -113,7 +113,8 @@ impl Applier {
         {
             drop(queue);
             state.apply(commit);
-            self.shared.put_back(state);
+            // Nobody waits for it: the thread has no commit, and this is the only handle.
+            self.shared.lock().state = Some(state);
             return;
         }
         while queue.commits.len() >= WAITING {
