@@ -221,6 +221,7 @@ impl Broker {
                 Arc::new(Shipped(Arc::clone(partition))),
                 partition.watch(),
                 partition.ship_to(),
+                partition.compacted(),
             );
             partition.set_shipper(handle);
         }

@@ -243,7 +243,7 @@ impl Broker {
                 self.enforce_on_segments(topic, partition, now_ms).await?;
             }
         }
-        if options.ships && !options.compacts {
+        if options.ships {
             self.enforce_locally(topic, partition, now_ms).await?;
         }
         // Nothing was ever deleted of a vdisk that keeps all, and its servers need not be asked.
@@ -335,7 +335,8 @@ impl Broker {
         now_ms: i64,
     ) -> Result<(), Stopped> {
         let marks = partition.watermarks();
-        let ceiling = self.retention.settled(partition.id(), marks.complete, now_ms);
+        let settled = self.retention.settled(partition.id(), marks.complete, now_ms);
+        let ceiling = settled.min(partition.settled_by_compaction());
         let options = topic.options();
         if options.local_retention.keeps_all() {
             return Ok(());

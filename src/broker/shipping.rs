@@ -11,7 +11,7 @@ use super::error::ReadError;
 use super::partition::{ColdReader, Partition, TimestampedOffset};
 use crate::log;
 use crate::tier::{
-    AppendMark, Fact, FetchError, Head, Intent, Local, Run, ShipState, Stopping, TierReader,
+    AppendMark, Fact, FetchError, Head, InStep, Intent, Local, Run, ShipState, Stopping, TierReader,
 };
 use crate::types::{LeaderEpoch, Offset, TopicPartition};
 
@@ -54,6 +54,10 @@ impl Local for Shipped {
 
     fn raise_epoch(&self, at_least: LeaderEpoch) {
         self.0.raise_epoch(at_least);
+    }
+
+    fn in_step(&self, step: InStep) {
+        self.0.fragments_in_step(step);
     }
 
     fn record(&self, fact: Fact) -> BoxFuture<'static, Result<(), Stopping>> {

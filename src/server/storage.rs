@@ -187,6 +187,7 @@ fn findings(status: &Status) -> Vec<Finding> {
         let name = match problem.part {
             Part::Shipping => format!("partition {}", problem.partition),
             Part::Completing => format!("partition {} completion", problem.partition),
+            Part::Renewing => format!("partition {} compacted fragments", problem.partition),
         };
         all.push(Finding::degraded(name, problem.what.clone(), "see the log for what is known"));
     }

@@ -2,16 +2,22 @@
 //! shipper.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::encryption::TopicSecret;
 use super::fetcher::FetchError;
 use super::manifest::Manifest;
-use super::records::{HeadRecord, ManifestEntry};
+use super::records::{EntryState, HeadRecord, ManifestEntry};
 use super::store::Fence;
 use super::tier::Core;
 use crate::types::{LeaderEpoch, Offset, TopicPartition, in_words};
+
+/// Of a partition that another broker may hold, the servers are asked at most so often what became of fragments that cannot be
+/// read.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the servers hold about a partition, verified.
 #[derive(Debug)]
@@ -100,12 +106,17 @@ pub(super) struct Fragments {
     swept: Mutex<Offset>,
     /// One reads the servers, the others wait.
     loading: Semaphore,
+    /// Held by whoever changes a fragment that is stored: seals it anew, or deletes it.
+    changing: Semaphore,
+    asked: Mutex<Option<Instant>>,
 }
 
 struct Known {
     manifest: Manifest,
     /// Every server was asked and answered: what is not here is nowhere.
     whole: bool,
+    /// Claimed here: nobody else changes anything.
+    ours: bool,
 }
 
 /// Identity only: the rest is large or secret.
@@ -123,7 +134,15 @@ impl Fragments {
             known: Mutex::new(None),
             swept: Mutex::new(Offset::MIN),
             loading: Semaphore::new(1),
+            changing: Semaphore::new(1),
+            asked: Mutex::new(None),
         }
+    }
+
+    /// The right to change a fragment that is stored, which one has at a time. What was known of the fragment before may not
+    /// be true any more.
+    pub async fn changing(&self) -> SemaphorePermit<'_> {
+        self.changing.acquire().await.expect("this semaphore is never closed")
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Known>> {
@@ -139,8 +158,46 @@ impl Fragments {
             return None;
         }
         let whole = listing.answered == core.servers.len();
-        *self.known() = Some(Known { manifest: listing.manifest.clone(), whole });
+        *self.known() = Some(Known { manifest: listing.manifest.clone(), whole, ours: true });
         Some(listing)
+    }
+
+    /// Another broker has the partition.
+    pub fn taken(&self) {
+        if let Some(known) = self.known().as_mut() {
+            known.ours = false;
+        }
+    }
+
+    /// The entry of a fragment that could not be read, if it was sealed anew meanwhile: the shards of the generation before
+    /// are gone then, and nothing is damaged. Where another broker may have done that the servers are asked.
+    pub async fn newer(&self, core: &Arc<Core>, than: &ManifestEntry) -> Option<ManifestEntry> {
+        let look = |manifest: &Manifest| {
+            let found = manifest.get(than.number)?;
+            let is_newer =
+                found.generation > than.generation && found.state != EntryState::Deleting;
+            is_newer.then(|| found.clone())
+        };
+        let here = || {
+            let guard = self.known();
+            let known = guard.as_ref()?;
+            let found = look(&known.manifest);
+            (found.is_some() || known.ours).then_some(found)
+        };
+        if let Some(found) = here() {
+            return found;
+        }
+        let _permit = self.loading.acquire().await;
+        if let Some(found) = here() {
+            return found;
+        }
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = asked {
+            tokio::time::sleep_until(asked + ASK_AGAIN).await;
+        }
+        let listing = Listing::read(core, self.id).await;
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.take_in(core, listing, look)
     }
 
     /// Gives up numbers: they are no part of the log.
@@ -190,24 +247,47 @@ impl Fragments {
             return Err(FetchError::Unavailable { why });
         }
         let whole = listing.answered == core.servers.len();
-        let mut guard = self.known();
-        // What was shipped meanwhile is in the old one only if the listing was faster.
-        let mut manifest = listing.manifest;
-        if let Some(old) = guard.take() {
-            manifest.abandon(old.manifest.abandoned().collect::<Vec<_>>());
-            for entry in old.manifest.chain() {
-                manifest.insert(entry.clone()).ok();
-            }
-        }
-        let found = look(&manifest);
-        *guard = Some(Known { manifest, whole });
-        match found {
+        match self.take_in(core, listing, look) {
             None if !whole => {
                 let why = "no shard server that answers knows of it, and some do not answer";
                 Err(FetchError::Unavailable { why: why.to_owned() })
             }
             found => Ok(found),
         }
+    }
+
+    fn take_in<T>(
+        &self,
+        core: &Arc<Core>,
+        listing: Listing,
+        look: impl Fn(&Manifest) -> Option<T>,
+    ) -> Option<T> {
+        let mut whole = listing.answered == core.servers.len();
+        let mut manifest = listing.manifest;
+        let mut ours = false;
+        let mut guard = self.known();
+        // What was shipped meanwhile is in the old one only if the listing was faster.
+        if let Some(old) = guard.take() {
+            (whole, ours) = (whole || old.whole, old.ours);
+            manifest.abandon(old.manifest.abandoned().collect::<Vec<_>>());
+            for entry in old.manifest.chain() {
+                manifest.insert(entry.clone()).ok();
+            }
+        }
+        let found = look(&manifest);
+        *guard = Some(Known { manifest, whole, ours });
+        found
+    }
+
+    /// The fragments of the log in order, where they are known.
+    pub fn chain(&self) -> Vec<ManifestEntry> {
+        let known = self.known();
+        known.iter().flat_map(|known| known.manifest.chain()).cloned().collect()
+    }
+
+    /// The entry of a number, where it is known.
+    pub fn numbered(&self, number: u64) -> Option<ManifestEntry> {
+        self.known().as_ref()?.manifest.get(number).cloned()
     }
 
     /// Up to where the shards of deleted fragments are known to be gone.

@@ -18,7 +18,7 @@ use super::tier::Core;
 use crate::types::Offset;
 
 /// Pause after a fragment could not be completed. What is missing then needs a person, or a server that comes back.
-const RETRY: Duration = Duration::from_secs(10);
+pub(super) const RETRY: Duration = Duration::from_secs(10);
 
 /// Verifies fragment after fragment from `complete` up to what is shipped, and records how far it is. Runs until something
 /// ends it.
@@ -65,7 +65,7 @@ pub(super) async fn run(
 }
 
 /// Reads all shards back; those that are gone are made again from the others, and all are read once more.
-async fn make_whole(
+pub(super) async fn make_whole(
     core: &Arc<Core>,
     fragments: &Arc<Fragments>,
     local: &Arc<dyn Local>,

@@ -18,10 +18,12 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::records::TopicRecord;
+use super::generations::ATTEMPTS;
+use super::records::{ManifestEntry, TopicRecord};
 use super::servers::Backoff;
 use super::status::OwedDeletion;
-use super::tier::Core;
+use super::store::StoreError;
+use super::tier::{Core, is_compacted};
 use crate::types::{TopicId, TopicPartition, in_words};
 
 /// Longest pause between two tries while enough servers are up and refuse.
@@ -181,9 +183,12 @@ pub(super) async fn mark(core: &Arc<Core>, record: &TopicRecord) -> usize {
             servers.call(index, |store| store.put_topic(record.id, bytes.clone())).await?;
             for partition in 0..record.partitions {
                 let id = TopicPartition { topic: record.id, partition };
-                // Nothing is sealed anew yet: there is one generation.
-                let removed = servers.call(index, |store| store.remove_partition(id, 1)).await;
-                if let Err(error) = removed {
+                let generations = generations(core, index, record, id).await;
+                let removed = async {
+                    let below = generations?;
+                    servers.call(index, |store| store.remove_partition(id, below)).await
+                };
+                if let Err(error) = removed.await {
                     tracing::debug!(partition = %id, error = in_words(&error), "left to a later start");
                     break;
                 }
@@ -192,6 +197,23 @@ pub(super) async fn mark(core: &Arc<Core>, record: &TopicRecord) -> usize {
         })
         .await;
     answers.iter().filter(|answer| answer.is_ok()).count()
+}
+
+/// All generations of which a server may have shards lie below.
+async fn generations(
+    core: &Arc<Core>,
+    server: usize,
+    record: &TopicRecord,
+    id: TopicPartition,
+) -> Result<u32, StoreError> {
+    let entries = core.servers.call(server, |store| store.entries(id)).await?;
+    let generation = |(number, bytes): &(u64, Bytes)| {
+        let entry = ManifestEntry::decode(bytes, id, *number, &core.config.keys);
+        entry.map_or(0, |entry| entry.generation)
+    };
+    let highest = entries.iter().map(generation).max().unwrap_or(0);
+    let attempts = if highest > 0 || is_compacted(record) { ATTEMPTS } else { 0 };
+    Ok(highest.saturating_add(attempts).saturating_add(1))
 }
 
 /// Marks and removes everywhere what any server has the mark of.

@@ -76,6 +76,17 @@ pub enum Fact {
     },
 }
 
+/// How far the fragments of a compacted partition hold what its local log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InStep {
+    /// As of this compaction pass.
+    pub pass: u64,
+    /// Exclusive bound, from the local start on.
+    pub upto: Offset,
+    /// No fragment begins below the local start, but those that are deleted.
+    pub whole: bool,
+}
+
 /// The broker is stopping and records nothing any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the broker is stopping")]
@@ -107,6 +118,9 @@ pub trait Local: Send + Sync + Debug {
     /// Makes a fact durable; [`Fact::Shipped`] and [`Fact::Completed`] also move the watermarks before the future
     /// resolves.
     fn record(&self, fact: Fact) -> BoxFuture<'static, Result<(), Stopping>>;
+
+    /// The fragments were compared with the local log after a compaction pass, and sealed anew where they held more.
+    fn in_step(&self, step: InStep);
 }
 
 /// Where the shipping of a partition stood when the broker started.

@@ -131,13 +131,12 @@ impl Manifest {
     /// [`ManifestConflict`]; the catalogue is then as its text says.
     pub fn insert(&mut self, entry: ManifestEntry) -> Result<Inserted, ManifestConflict> {
         let (number, first_offset) = (entry.number, entry.first_offset);
-        // The two usual cases need no look at all others: a new fragment behind all that are known, and a change of
-        // state or servers, which moves nothing in the chain.
+        // The usual cases need no look at all others: a new fragment behind all that are known, and a change of state or
+        // servers or a newer generation, which move nothing in the chain.
         let extends = self.entries.last_key_value().is_none_or(|(last, _)| *last < number)
             && self.chain_last().is_some_and(|last| continues(last, &entry))
             && !self.abandoned.contains(&number);
-        let known = self.entries.get(&number).map(|known| (known.generation, known.hash));
-        let stays = known == Some((entry.generation, entry.hash));
+        let stays = self.entries.get(&number).is_some_and(|known| stands_for(&entry, known));
         let done = self.add(entry);
         match done {
             Ok(Inserted::New) if extends => {
@@ -360,6 +359,16 @@ fn continues(before: &ManifestEntry, entry: &ManifestEntry) -> bool {
     entry.number > before.number
         && entry.first_offset == before.next_offset()
         && before.is_named_by(&entry.previous_hash)
+}
+
+/// Whether `entry` in the place of `known` has the same neighbours.
+fn stands_for(entry: &ManifestEntry, known: &ManifestEntry) -> bool {
+    let same_place = (entry.first_offset, entry.last_offset, entry.leader_epoch)
+        == (known.first_offset, known.last_offset, known.leader_epoch);
+    same_place
+        && entry.previous_hash == known.previous_hash
+        && entry.is_named_by(&known.hash)
+        && known.replaced.iter().all(|(hash, _)| entry.is_named_by(hash))
 }
 
 /// The newest of the head records of several servers, each already verified.

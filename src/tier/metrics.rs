@@ -19,6 +19,9 @@ pub struct Metrics {
     shards_bad: Counter,
     partitions_fenced: Gauge,
     fragments_degraded: Gauge,
+    fragments_renewed: Counter,
+    renewed_bytes_before: Counter,
+    renewed_bytes_after: Counter,
 }
 
 impl Metrics {
@@ -67,6 +70,21 @@ impl Metrics {
             "Fragments that are shipped and not yet verified whole",
             one.fragments_degraded,
         );
+        registry.register(
+            "tier_fragments_renewed",
+            "Fragments that were sealed anew after compaction",
+            one.fragments_renewed,
+        );
+        registry.register(
+            "tier_renewed_bytes_before",
+            "Bytes of fragments before they were sealed anew",
+            one.renewed_bytes_before,
+        );
+        registry.register(
+            "tier_renewed_bytes_after",
+            "Bytes of fragments after they were sealed anew",
+            one.renewed_bytes_after,
+        );
         metrics
     }
 
@@ -83,6 +101,9 @@ impl Metrics {
             shards_bad: Counter::default(),
             partitions_fenced: Gauge::default(),
             fragments_degraded: Gauge::default(),
+            fragments_renewed: Counter::default(),
+            renewed_bytes_before: Counter::default(),
+            renewed_bytes_after: Counter::default(),
         }
     }
 
@@ -113,6 +134,12 @@ impl Metrics {
     pub(super) fn fetched(&self, bad_shards: usize) {
         self.fragments_fetched.inc();
         self.shards_bad.inc_by(bad_shards as u64);
+    }
+
+    pub(super) fn renewed(&self, before: u64, after: u64) {
+        self.fragments_renewed.inc();
+        self.renewed_bytes_before.inc_by(before);
+        self.renewed_bytes_after.inc_by(after);
     }
 
     pub(super) fn fenced(&self) {

@@ -126,6 +126,7 @@ pub mod erasure;
 mod error;
 mod fetcher;
 mod fragment;
+mod generations;
 mod header;
 mod local;
 pub mod manifest;
@@ -176,7 +177,7 @@ pub use fragment::{
     open_fragment, open_shard, repair, reseal, seal,
 };
 pub use header::{COMPRESSION_NONE, FragmentHeader, SequenceRange};
-pub use local::{AppendMark, Fact, Head, Intent, Local, Run, ShipState, Stopping};
+pub use local::{AppendMark, Fact, Head, InStep, Intent, Local, Run, ShipState, Stopping};
 pub use manifest::Manifest;
 pub use metrics::Metrics;
 pub use reader::TierReader;

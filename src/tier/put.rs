@@ -84,25 +84,25 @@ pub(super) async fn shards(
     try_join_all(puts).await.map(drop)
 }
 
-/// Puts entry and head on every server of the fragment; on return all have them.
+/// Puts an entry, and the head of a new fragment, on every server of the fragment; on return all have them.
 pub(super) async fn entry(
     core: &Arc<Core>,
     local: &Arc<dyn Local>,
     entry: &ManifestEntry,
-    head: &HeadRecord,
+    head: Option<&HeadRecord>,
     places: &[usize],
 ) -> Result<(), PutError> {
     let id = local.id();
     let keys = &core.config.keys;
     let refused = |error: super::error::Malformed| PutError::Refused(in_words(&error));
     let entry_bytes = Bytes::from(entry.encode(id, keys).map_err(refused)?);
-    let head_bytes = Bytes::from(head.encode(id, keys).map_err(refused)?);
+    let encoded = |head: &HeadRecord| Ok((head.number, Bytes::from(head.encode(id, keys)?)));
+    let head = head.map(encoded).transpose().map_err(refused)?;
     let servers: BTreeSet<usize> = places.iter().copied().collect();
     let puts = servers.into_iter().map(|server| {
-        let (entry_bytes, head_bytes) = (entry_bytes.clone(), head_bytes.clone());
+        let (entry_bytes, head) = (entry_bytes.clone(), head.clone());
         settle(core, local, server, move |store, writer| {
-            let head = Some((head.number, head_bytes.clone()));
-            store.put_entry(id, writer, entry.number, entry_bytes.clone(), head)
+            store.put_entry(id, writer, entry.number, entry_bytes.clone(), head.clone())
         })
     });
     try_join_all(puts).await.map(drop)

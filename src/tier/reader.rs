@@ -78,12 +78,21 @@ impl TierReader {
     /// # Cancel safety
     /// Safe.
     pub async fn check(&self, offset: Offset) -> Result<CheckedFragment, FetchError> {
-        let entry = self.entry(offset).await?;
+        let mut entry = self.entry(offset).await?;
         if let Err(why) = &self.fragments.secret {
             return Err(FetchError::Unavailable { why: why.clone() });
         }
         let _permit = self.core.cold_reads.acquire().await;
-        Ok(check(&self.core, &self.fragments, &entry).await)
+        loop {
+            let checked = check(&self.core, &self.fragments, &entry).await;
+            if checked.bad.is_empty() {
+                return Ok(checked);
+            }
+            match self.fragments.newer(&self.core, &entry).await {
+                Some(newer) => entry = newer,
+                None => return Ok(checked),
+            }
+        }
     }
 
     /// The first record of `[from, upto)` with this timestamp or a later one.
@@ -156,6 +165,21 @@ impl TierReader {
     }
 
     async fn batches(&self, entry: &ManifestEntry) -> Result<Bytes, FetchError> {
+        let mut entry = entry.clone();
+        loop {
+            let found = self.batches_of(&entry).await;
+            match &found {
+                Ok(_) => return found,
+                // Its shards go when it was sealed anew.
+                Err(_) => match self.fragments.newer(&self.core, &entry).await {
+                    Some(newer) => entry = newer,
+                    None => return found,
+                },
+            }
+        }
+    }
+
+    async fn batches_of(&self, entry: &ManifestEntry) -> Result<Bytes, FetchError> {
         if let Err(why) = &self.fragments.secret {
             return Err(FetchError::Unavailable { why: why.clone() });
         }

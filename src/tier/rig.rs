@@ -36,6 +36,8 @@ pub(super) enum Act {
     Entry,
     /// A shard is read.
     Read,
+    /// A shard is removed.
+    Remove,
     /// [`Fact::Intended`] becomes durable.
     Intended,
     /// [`Fact::Shipped`] becomes durable.
@@ -191,13 +193,21 @@ impl ShardStore for TestStore {
         self.pass(move |store| store.raise_fence(partition, writer, now_ms, address))
     }
     fn put_shard(&self, name: ShardName, writer: Writer, shard: Bytes) -> Reply<'_, ()> {
-        let mut puts = self.puts.lock().unwrap();
-        let is_first = *puts.first.entry(name).or_insert_with(|| shard.clone()) == shard;
-        if !is_first {
-            puts.changed.push(name);
-        }
-        drop(puts);
-        self.seen(Act::Shard, move |store| store.put_shard(name, writer, shard))
+        let puts = Arc::clone(&self.puts);
+        self.seen(Act::Shard, move |store| {
+            async move {
+                let put = store.put_shard(name, writer, shard.clone()).await;
+                // A generation above the first may find its name taken, and must not get it.
+                if put.is_ok() || name.generation == 0 {
+                    let mut puts = puts.lock().unwrap();
+                    if *puts.first.entry(name).or_insert_with(|| shard.clone()) != shard {
+                        puts.changed.push(name);
+                    }
+                }
+                put
+            }
+            .boxed()
+        })
     }
     fn get_shard(&self, name: ShardName) -> Reply<'_, Option<Bytes>> {
         if let Some(tampered) = self.tampered.lock().unwrap().get(&name).cloned() {
@@ -222,7 +232,7 @@ impl ShardStore for TestStore {
         self.pass(move |store| store.heads(partition))
     }
     fn remove_shard(&self, name: ShardName) -> Reply<'_, ()> {
-        self.pass(move |store| store.remove_shard(name))
+        self.seen(Act::Remove, move |store| store.remove_shard(name))
     }
     fn remove_partition(&self, partition: TopicPartition, generations: u32) -> Reply<'_, ()> {
         self.pass(move |store| store.remove_partition(partition, generations))
@@ -408,6 +418,9 @@ pub(super) struct Double {
     pub disk: Arc<Mutex<Disk>>,
     pub watermarks: watch::Sender<Watermarks>,
     pub ship_to: watch::Sender<Offset>,
+    /// Counts the passes of compaction.
+    pub compacted: watch::Sender<u64>,
+    pub in_step: watch::Sender<InStep>,
     death: Death,
 }
 
@@ -426,6 +439,8 @@ impl Double {
             disk: Arc::new(Mutex::new(disk)),
             watermarks: watch::Sender::new(marks),
             ship_to: watch::Sender::new(0),
+            compacted: watch::Sender::new(0),
+            in_step: watch::Sender::default(),
             death,
         })
     }
@@ -445,7 +460,8 @@ impl Double {
             complete: disk.complete,
         };
         let (watermarks, ship_to) = (self.watermarks.subscribe(), self.ship_to.subscribe());
-        life.tier.ship(info.clone(), state, local, watermarks, ship_to)
+        let compacted = self.compacted.subscribe();
+        life.tier.ship(info.clone(), state, local, watermarks, ship_to, compacted)
     }
 
     pub fn append(&self, producer: i64, records: i32) {
@@ -503,6 +519,10 @@ impl Local for Double {
     fn raise_epoch(&self, at_least: LeaderEpoch) {
         let mut disk = self.disk.lock().unwrap();
         disk.epoch = disk.epoch.max(at_least.0);
+    }
+
+    fn in_step(&self, step: InStep) {
+        self.in_step.send_replace(step);
     }
 
     fn record(&self, fact: Fact) -> BoxFuture<'static, Result<(), Stopping>> {

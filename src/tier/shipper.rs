@@ -25,6 +25,7 @@ use super::completer;
 use super::error::{BodyError, SealError};
 use super::fetcher::{FetchError, fetch};
 use super::fragment::{Draft, OpenedFragment, SealedFragment, repair, reseal, seal};
+use super::generations::Generations;
 use super::header::{FragmentHeader, SequenceRange};
 use super::local::{AppendMark, Fact, Head, Intent, Local, Run, ShipState, Stopping};
 use super::producers::{FULL_EVERY, Producers};
@@ -42,10 +43,10 @@ use crate::types::limits::ABANDONED_NUMBERS;
 use crate::types::{CommitNumber, LeaderEpoch, Offset, Sequence, Watermarks, in_words};
 
 /// Local bytes that are looked at in one go.
-const WINDOW: usize = 1024 * 1024;
+pub(super) const WINDOW: usize = 1024 * 1024;
 
 /// Memory that a fragment takes on its way, in relation to its batches: themselves, the body, and k+m shards.
-const MEMORY_FACTOR: u64 = 4;
+pub(super) const MEMORY_FACTOR: u64 = 4;
 
 /// Why a partition ships no more.
 #[derive(Debug)]
@@ -73,12 +74,14 @@ pub(super) struct Shipper {
     pub state: ShipState,
     pub watermarks: watch::Receiver<Watermarks>,
     pub ship_to: watch::Receiver<Offset>,
+    /// Counts the passes of compaction over the local log.
+    pub compacted: watch::Receiver<u64>,
 }
 
 impl Shipper {
     /// Ships until `stop`, or until it cannot go on.
     pub async fn run(self, stop: CancellationToken) {
-        let core = Arc::clone(&self.core);
+        let (core, fragments) = (Arc::clone(&self.core), Arc::clone(&self.fragments));
         let id = self.local.id();
         let end = tokio::select! {
             () = stop.cancelled() => End::Stopping,
@@ -87,6 +90,7 @@ impl Shipper {
         match end {
             End::Stopping => {}
             End::Fenced(fence) => {
+                fragments.taken();
                 let what = format!(
                     "it ships no more: {fence} has taken it on the shard servers; stop that broker, or delete this one's data \
                      directory and start it anew to take over"
@@ -116,11 +120,20 @@ impl Shipper {
                     self.state.complete,
                     shipping.shipped_now.subscribe(),
                 );
+                let renew = Generations {
+                    core: Arc::clone(&self.core),
+                    fragments: Arc::clone(&self.fragments),
+                    local: Arc::clone(&self.local),
+                    watermarks: self.watermarks.clone(),
+                    compacted: self.compacted.clone(),
+                    shipped: shipping.shipped_now.subscribe(),
+                    given_up: BTreeSet::new(),
+                };
                 let ship = async {
                     let Err(end) = shipping.ship_for_ever(listing).await;
                     end
                 };
-                tokio::select! { end = complete => end, end = ship => end }
+                tokio::select! { end = complete => end, end = ship => end, end = renew.run() => end }
             }
         }
     }
@@ -131,8 +144,13 @@ impl Shipper {
         let idle = state.intent.is_none() && state.complete >= state.shipped;
         if idle {
             let shipped = state.shipped;
-            let due = self.watermarks.wait_for(|marks| marks.high_watermark > shipped).await;
-            due.map_err(|_| End::Stopping)?;
+            let due = self.watermarks.wait_for(|marks| marks.high_watermark > shipped);
+            let compacted = self.compacted.wait_for(|passes| *passes > 0);
+            let ended =
+                tokio::select! { due = due => due.is_err(), due = compacted => due.is_err() };
+            if ended {
+                return Err(End::Stopping);
+            }
         }
         // Known on W servers before the first fragment is there, and again on servers that were replaced.
         topic_is_known(&self.core, &self.info.record, self.local.id()).await;
@@ -484,7 +502,7 @@ impl Shipping {
             public_hash: head.public_hash,
             abandoned: self.abandoned.iter().copied().collect(),
         };
-        put::entry(&self.core, &self.local, &entry, &record, places).await.map_err(ended)?;
+        put::entry(&self.core, &self.local, &entry, Some(&record), places).await.map_err(ended)?;
         self.fragments.insert(entry);
         self.local.record(Fact::Shipped(head)).await?;
         self.head = Some(head);
@@ -615,7 +633,7 @@ pub(super) async fn fold(
     (producers, full, lost)
 }
 
-/// Fetches a fragment; waits for servers as long as it takes, and says so.
+/// Fetches a fragment, in a newer generation where there is one by now; waits for servers as long as it takes, and says so.
 ///
 /// # Errors
 /// [`FetchError::Damaged`].
@@ -625,11 +643,19 @@ pub(super) async fn until_fetched(
     entry: &ManifestEntry,
     progress: Option<Progress<'_>>,
 ) -> Result<OpenedFragment, FetchError> {
-    let needed = usize::from(entry.data_shards);
+    let mut entry = entry.clone();
     let waiting = Waiting::new(&core.servers, "open fragments");
     let mut waiting = waiting.of(&core.board, fragments.id).telling(progress);
     loop {
-        match fetch(core, fragments, entry).await {
+        let found = fetch(core, fragments, &entry).await;
+        if found.is_err()
+            && let Some(newer) = fragments.newer(core, &entry).await
+        {
+            entry = newer;
+            continue;
+        }
+        let needed = usize::from(entry.data_shards);
+        match found {
             Err(FetchError::Unavailable { why }) => {
                 waiting.pause(core.servers.up_count(), needed, Some(&why)).await;
             }

@@ -24,6 +24,8 @@ pub enum Part {
     Shipping,
     /// Reading them back.
     Completing,
+    /// Sealing those anew of which compaction left less.
+    Renewing,
 }
 
 /// Why a partition does not ship, or not as it should.
@@ -118,6 +120,7 @@ impl Board {
     pub fn clear_all(&self, partition: TopicPartition) {
         self.clear(partition, Part::Shipping);
         self.clear(partition, Part::Completing);
+        self.clear(partition, Part::Renewing);
     }
 
     fn all(&self) -> Vec<Problem> {

@@ -408,7 +408,7 @@ impl Tier {
     }
 
     /// Starts shipping a partition. `watermarks`: shipping follows the high watermark. `ship_to`: everything below is
-    /// shipped at once.
+    /// shipped at once. `compacted`: rises with each pass over the local log; what one left less of is sealed anew.
     pub fn ship(
         self: &Arc<Self>,
         info: TopicInfo,
@@ -416,6 +416,7 @@ impl Tier {
         local: Arc<dyn Local>,
         watermarks: watch::Receiver<Watermarks>,
         ship_to: watch::Receiver<Offset>,
+        compacted: watch::Receiver<u64>,
     ) -> ShipHandle {
         let id = local.id();
         let fragments = self.fragments_of(&info, id);
@@ -425,7 +426,8 @@ impl Tier {
             partition.shipping = Some(shipping);
         }
         let core = Arc::clone(&self.core);
-        let shipper = Shipper { core, fragments, info, local, state, watermarks, ship_to };
+        let shipper =
+            Shipper { core, fragments, info, local, state, watermarks, ship_to, compacted };
         let stop = self.stop.child_token();
         let until = stop.clone();
         let task = task::spawn_critical("shipper", async move {
@@ -509,6 +511,13 @@ impl Tier {
         let deletions = self.core.deletions.waiting(self.core.ship_quorum());
         Status::of(&self.core.servers, shape, &self.core.board, deletions)
     }
+}
+
+/// Whether the topic's fragments may be sealed anew.
+pub(super) fn is_compacted(record: &TopicRecord) -> bool {
+    let compacts =
+        |(key, value): &(String, String)| key == "cleanup.policy" && value.contains("compact");
+    record.options.iter().any(compacts)
 }
 
 /// Puts the record of a partition's topic where it is missing, until W servers have it.
@@ -653,5 +662,7 @@ fn majority(
 
 #[cfg(test)]
 mod promises;
+#[cfg(test)]
+mod renewals;
 #[cfg(test)]
 mod tests;

@@ -9,18 +9,24 @@
 //! hashes goes through them, and their numbers are never used again. Whole fragments go; one that holds the log start stays,
 //! and a rebuild begins with it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::catalogue::Fragments;
 use super::fetcher::{FetchError, shard_name};
+use super::generations::ATTEMPTS;
 use super::local::Local;
 use super::put;
 use super::records::{EntryState, ManifestEntry};
-use super::store::StoreError;
-use super::tier::{Core, Tier, TopicInfo};
+use super::store::{ShardName, StoreError};
+use super::tier::{Core, Tier, TopicInfo, is_compacted};
 use crate::types::{Offset, TopicPartition, in_words};
+
+/// How long one fragment that is sealed anew may hold up the deletion; it goes with a later call then.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A stored fragment, as retention sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +99,13 @@ impl Tier {
         let mut removed = 0;
         for entry in below.await?.unwrap_or_default() {
             let end = entry.next_offset();
-            if let Err(error) = remove(&self.core, &fragments, &local, entry).await {
+            // It is sealed anew just now, for which the servers may be waited for.
+            let change = tokio::time::timeout(PATIENCE, fragments.changing()).await;
+            let Ok(_change) = change else { return Ok(removed) };
+            // As it is by now: a mark on an older generation would be passed over.
+            let entry = fragments.numbered(entry.number).unwrap_or(entry);
+            let tried = attempts(topic, &entry);
+            if let Err(error) = remove(&self.core, &fragments, &local, entry, tried).await {
                 let why = in_words(&error);
                 tracing::info!(partition = %local.id(), upto = end, why, "a deleted fragment waits for its shard servers");
                 return Ok(removed);
@@ -106,11 +118,20 @@ impl Tier {
     }
 }
 
+/// Generations that may have shards: attempts to seal it anew may have been cut short.
+fn attempts(topic: &TopicInfo, entry: &ManifestEntry) -> RangeInclusive<u32> {
+    if entry.generation == 0 && !is_compacted(&topic.record) {
+        return 0..=0;
+    }
+    entry.generation.saturating_sub(ATTEMPTS)..=entry.generation.saturating_add(ATTEMPTS)
+}
+
 async fn remove(
     core: &Arc<Core>,
     fragments: &Arc<Fragments>,
     local: &Arc<dyn Local>,
     entry: ManifestEntry,
+    generations: RangeInclusive<u32>,
 ) -> Result<(), StoreError> {
     let id = fragments.id;
     let refused = |reason: String| StoreError::Refused { server: String::new(), reason };
@@ -140,8 +161,10 @@ async fn remove(
     };
     for (index, place) in places.into_iter().enumerate() {
         let Some(place) = place else { continue };
-        let name = shard_name(fragments, &entry, index);
-        core.servers.call(place, |store| store.remove_shard(name)).await?;
+        for generation in generations.clone() {
+            let name = ShardName { generation, ..shard_name(fragments, &entry, index) };
+            core.servers.call(place, |store| store.remove_shard(name)).await?;
+        }
     }
     Ok(())
 }

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use super::Partition;
 use crate::broker::recovery::log_config;
 use crate::broker::topic_config::CompactionOptions;
 use crate::log::compaction::{By, Pass, Position, Replacement, Rules};
 use crate::log::{self, SegmentInfo};
+use crate::tier::InStep;
 use crate::types::{Offset, in_words};
 
 /// What a partition knows about its compaction.
@@ -17,14 +20,21 @@ pub(in crate::broker) struct Compaction {
     checkpointed: AtomicI64,
     /// Held while a pass writes files.
     at_work: Mutex<Progress>,
+    /// Counts the passes that may have left less of what is shipped, for the tier, which seals that anew.
+    passes: watch::Sender<u64>,
+    /// What the tier said last of that.
+    in_step: Mutex<InStep>,
+    /// Everything below was compacted, as far as this process knows.
+    clean_upto: AtomicI64,
+    given_up: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
     /// Everything below was compacted; not known before it was read.
     clean_upto: Option<Offset>,
-    /// A pass failed, and so would the next.
-    given_up: bool,
+    /// Segments were replaced, and the tier was not told.
+    replaced: bool,
     /// Files were being replaced when there was no room for it. Their segments are in nobody's hands until that is done.
     unfinished: Option<Replacement>,
 }
@@ -48,7 +58,20 @@ struct Scope {
 
 impl Compaction {
     pub(super) fn new(checkpointed: Offset) -> Self {
-        Self { checkpointed: AtomicI64::new(checkpointed), at_work: Mutex::default() }
+        Self {
+            checkpointed: AtomicI64::new(checkpointed),
+            at_work: Mutex::default(),
+            passes: watch::Sender::new(0),
+            in_step: Mutex::default(),
+            clean_upto: AtomicI64::new(Offset::MIN),
+            given_up: AtomicBool::new(false),
+        }
+    }
+
+    /// The fragments against the local log, if no pass changed that since they were compared.
+    fn in_step(&self) -> Option<InStep> {
+        let step = *self.in_step.lock().unwrap_or_else(PoisonError::into_inner);
+        (step.pass > 0 && step.pass == *self.passes.borrow()).then_some(step)
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -66,6 +89,26 @@ impl Partition {
     /// Waits until a pass has seen that the partition is gone. Blocking.
     pub(in crate::broker) fn await_compaction(&self) {
         drop(self.compaction.progress());
+    }
+
+    /// Rises with each pass of which the tier is to know.
+    pub(in crate::broker) fn compacted(&self) -> watch::Receiver<u64> {
+        self.compaction.passes.subscribe()
+    }
+
+    /// The tier has compared its fragments with the local log, and sealed anew what held more.
+    pub(in crate::broker) fn fragments_in_step(&self, step: InStep) {
+        *self.compaction.in_step.lock().unwrap_or_else(PoisonError::into_inner) = step;
+    }
+
+    /// Up to where local segments of a topic that ships may go by age and size: what is compacted, and has gone to the tier
+    /// like that, so that no more is kept there. Everything where nothing is compacted (any more).
+    pub(in crate::broker) fn settled_by_compaction(&self) -> Offset {
+        if self.options().compaction.is_none() || self.compaction.given_up.load(Ordering::SeqCst) {
+            return Offset::MAX;
+        }
+        let clean_upto = self.compaction.clean_upto.load(Ordering::SeqCst);
+        self.compaction.in_step().map_or(Offset::MIN, |step| step.upto.min(clean_upto))
     }
 
     /// None if the topic is not compacted, a pass failed, or there is nothing new. Blocking: it may read a small file.
@@ -97,6 +140,9 @@ impl Partition {
     ) -> Result<bool, log::Error> {
         let mut progress = self.compaction.progress();
         let result = self.pass(&mut progress, now_ms, stopping);
+        if std::mem::take(&mut progress.replaced) || matches!(result, Ok(true)) {
+            self.compaction.passes.send_modify(|passes| *passes += 1);
+        }
         match &result {
             Ok(true) => self.metrics.compacted(),
             Ok(false) => {}
@@ -106,7 +152,7 @@ impl Partition {
                 return Ok(false);
             }
             Err(_) => {
-                progress.given_up = true;
+                self.compaction.given_up.store(true, Ordering::SeqCst);
                 self.metrics.compaction_failed();
             }
         }
@@ -129,8 +175,9 @@ impl Partition {
             by: if options.vdisk { By::Extent } else { By::Key },
             now_ms,
             delete_retention_ms: scope.options.delete_retention_ms,
-            // The tier keeps every record, and readers go on from it to what is left here.
-            drops_deletions: !options.ships && marks.log_start >= marks.local_start,
+            // Below the local start there are older records, in fragments that nobody compacts.
+            drops_deletions: marks.log_start >= marks.local_start,
+            kept_elsewhere: options.ships.then(|| self.same_in_tier(scope.clean_upto)),
             producers: self.turn().producers.newest_batches(),
             config: log_config(&options),
         };
@@ -149,9 +196,10 @@ impl Partition {
             let Some(replacement) = pass.step()? else {
                 let clean_upto = pass.clean_upto();
                 self.clean_position().write(clean_upto)?;
-                progress.clean_upto = Some(clean_upto);
+                self.is_clean(progress, clean_upto);
                 return Ok(true);
             };
+            progress.replaced = true;
             let begun = self.log_mut().begin_replacement(&replacement);
             if !begun {
                 replacement.discard()?;
@@ -160,6 +208,17 @@ impl Partition {
             self.install(progress, replacement)?;
         }
         Ok(false)
+    }
+
+    /// The offset below which no fragment holds a record that the local log has not: `clean_upto`, or none.
+    fn same_in_tier(&self, clean_upto: Offset) -> Offset {
+        let is_same = |step: InStep| step.whole && step.upto >= clean_upto;
+        if self.compaction.in_step().is_some_and(is_same) { clean_upto } else { Offset::MIN }
+    }
+
+    fn is_clean(&self, progress: &mut Progress, clean_upto: Offset) {
+        progress.clean_upto = Some(clean_upto);
+        self.compaction.clean_upto.store(clean_upto, Ordering::SeqCst);
     }
 
     /// Without the log's lock: appends go on.
@@ -182,13 +241,20 @@ impl Partition {
     /// What may be compacted, and all segments.
     fn scope(&self, progress: &mut Progress, now_ms: i64) -> Option<(Scope, Vec<SegmentInfo>)> {
         let topic = self.options();
-        let options = topic
-            .compaction
-            .filter(|_| !progress.given_up && !self.is_gone() && self.offline.is_none())?;
+        let given_up = self.compaction.given_up.load(Ordering::SeqCst);
+        let is_served = !given_up && !self.is_gone() && self.offline.is_none();
+        let options = topic.compaction.filter(|_| is_served)?;
         let clean_upto = match progress.clean_upto {
             Some(clean_upto) => clean_upto,
             None => match self.clean_position().read() {
-                Ok(clean_upto) => *progress.clean_upto.insert(clean_upto),
+                Ok(clean_upto) => {
+                    self.is_clean(progress, clean_upto);
+                    if topic.ships && clean_upto > self.watermarks().local_start {
+                        // Whether the tier was in step is not known after a start.
+                        self.compaction.passes.send_modify(|passes| *passes += 1);
+                    }
+                    clean_upto
+                }
                 Err(error) => {
                     tracing::warn!(%error, partition = %self.id, "it is not known how far a partition was compacted");
                     return None;

@@ -44,8 +44,11 @@ pub struct Rules {
     pub now_ms: i64,
     /// How long a deletion stays after it was first met. Kafka: `delete.retention.ms`.
     pub delete_retention_ms: i64,
-    /// Whether deletions ever go. Not where older records are kept elsewhere, as in the tier: they would come back.
+    /// Whether deletions ever go. Not where older records are elsewhere only, as in the tier: they would come back.
     pub drops_deletions: bool,
+    /// Where records are kept elsewhere too, as in the tier: below this offset those are just what this log has. What a
+    /// deletion deletes must be gone there before it goes here.
+    pub kept_elsewhere: Option<Offset>,
     /// Base offset of the newest batch of each idempotent producer.
     pub producers: HashMap<i64, Offset>,
     /// Of the segments that are written: neighbours that are small together become one.
@@ -291,7 +294,7 @@ impl Pass {
                 Some(key) if newest.is_superseded(key, offset) => Fate::Goes,
                 // What lies above was not looked at: it may be deleted there what this pass leaves below.
                 Some(_) if record.value.is_some() || offset >= self.clean_upto => Fate::Stays,
-                Some(_) => self.rules.fate_of_deletion(header, self.unjudged),
+                Some(_) => self.rules.fate_of_deletion(header, offset, self.unjudged),
             },
         }
     }
@@ -299,12 +302,17 @@ impl Pass {
 
 impl Rules {
     /// What becomes of a deletion under which nothing is left.
-    fn fate_of_deletion(&self, header: &BatchHeader, unjudged: bool) -> Fate {
+    fn fate_of_deletion(&self, header: &BatchHeader, offset: Offset, unjudged: bool) -> Fate {
         match header.delete_horizon_ms() {
             _ if !self.drops_deletions || unjudged => Fate::Stays,
-            Some(horizon_ms) if horizon_ms <= self.now_ms => Fate::Goes,
+            Some(horizon_ms) if self.is_over(offset, horizon_ms) => Fate::Goes,
             Some(_) | None => Fate::Ages,
         }
+    }
+
+    /// Whether a deletion under which nothing is left has been there for long enough.
+    fn is_over(&self, offset: Offset, horizon_ms: i64) -> bool {
+        horizon_ms <= self.now_ms && self.kept_elsewhere.is_none_or(|same| offset < same)
     }
 }
 
@@ -453,7 +461,9 @@ impl<'a> Cover<'a> {
             while let Some(found) = walk.next_batch()? {
                 for write in writes_of(view, &found)?.0 {
                     let Write { relative, start, end, is_zeroing, horizon_ms } = write;
-                    if doomed.now.binary_search(&relative).is_ok() {
+                    // What goes with this pass stays elsewhere until after it.
+                    let goes = doomed.now.binary_search(&relative).is_ok();
+                    if goes && (is_zeroing || self.rules.kept_elsewhere.is_none()) {
                         continue;
                     }
                     if !is_zeroing && !data.add(start, end) {
@@ -467,7 +477,7 @@ impl<'a> Cover<'a> {
                         continue;
                     }
                     self.room -= 1;
-                    if horizon_ms.is_some_and(|horizon_ms| horizon_ms <= self.rules.now_ms) {
+                    if horizon_ms.is_some_and(|horizon| self.rules.is_over(offset, horizon)) {
                         bare.push(relative);
                     } else {
                         doomed.later.push(relative);

@@ -106,6 +106,9 @@ struct Rig {
     sequences: [i32; 2],
     producers: HashMap<i64, Offset>,
     drops_deletions: bool,
+    kept_elsewhere: Option<Offset>,
+    /// A pass is broken off after so many segments.
+    most_segments: usize,
 }
 
 fn data_disk() -> SimDisk {
@@ -136,6 +139,8 @@ impl Rig {
             sequences: [0; 2],
             producers: HashMap::new(),
             drops_deletions: true,
+            kept_elsewhere: None,
+            most_segments: usize::MAX,
         }
     }
 
@@ -201,6 +206,7 @@ impl Rig {
             now_ms: self.now_ms,
             delete_retention_ms: RETENTION_MS,
             drops_deletions: self.drops_deletions,
+            kept_elsewhere: self.kept_elsewhere,
             producers: self.producers.clone(),
             config: CONFIG,
         };
@@ -214,7 +220,7 @@ impl Rig {
         };
         let mut written = 0;
         while let Some(replacement) = pass.step()? {
-            if !self.log.begin_replacement(&replacement) {
+            if written == self.most_segments || !self.log.begin_replacement(&replacement) {
                 // What a start changed waits for the next checkpoint.
                 replacement.discard()?;
                 return Ok(written);
@@ -394,6 +400,71 @@ fn headers(reader: &Reader) -> Vec<BatchHeader> {
     headers
 }
 
+/// The tier holds what the log held some time ago, each part of it since another time. Whoever reads the beginning there and
+/// goes on here, from wherever, gets the content of the log; so does whoever reads all of it there.
+#[test]
+fn what_is_kept_elsewhere_and_what_is_left_here_say_the_same_together() {
+    for by in [By::Key, By::Extent] {
+        let mut gone = 0;
+        for seed in 0..120 {
+            let mut rig = Rig::new(by, seed);
+            let mut elsewhere: BTreeMap<Offset, Stored> = BTreeMap::new();
+            let (mut in_step, mut shipped) = (true, 0);
+            for step in 0..50 {
+                let context = format!("{by:?}, seed {seed}, step {step}");
+                match rig.random.below(8) {
+                    0..=3 => rig.append().unwrap(),
+                    4 => {
+                        rig.log.roll().unwrap();
+                        rig.checkpoint().unwrap();
+                        let left = records(&rig.log.reader());
+                        elsewhere.extend(left.range(shipped..).map(|(o, r)| (*o, r.clone())));
+                        shipped = rig.log.end_offset();
+                    }
+                    5 => {
+                        let clean = rig.log.clean_position().read().unwrap();
+                        rig.kept_elsewhere = Some(if in_step { clean } else { Offset::MIN });
+                        rig.most_segments = if rig.random.coin() { usize::MAX } else { 1 };
+                        let bounds = rig.bounds();
+                        let before = records(&rig.log.reader());
+                        rig.compact(bounds).unwrap();
+                        let left = records(&rig.log.reader());
+                        let goes = |(offset, record): (&Offset, &Stored)| {
+                            record.value.is_none() && !left.contains_key(offset)
+                        };
+                        gone += before.iter().filter(|record| goes(*record)).count();
+                        in_step = false;
+                        rig.now_ms += rig.random.below(3) as i64 * RETENTION_MS;
+                    }
+                    _ => {
+                        // Some fragments are sealed anew, or all.
+                        let all = rig.random.coin();
+                        let from = rig.random.below(80) as Offset;
+                        let range = if all { 0..shipped } else { from..(from + 20).min(shipped) };
+                        let range = range.start.min(range.end)..range.end;
+                        let left = records(&rig.log.reader());
+                        elsewhere.retain(|offset, _| !range.contains(offset));
+                        elsewhere.extend(left.range(range).map(|(o, r)| (*o, r.clone())));
+                        in_step |= all;
+                    }
+                }
+                let left = records(&rig.log.reader());
+                for from in 0..=shipped {
+                    let below = elsewhere.range(..from).map(|(_, record)| record);
+                    let mixed = below.chain(left.range(from..).map(|(_, record)| record));
+                    let all = rig.appended.values();
+                    let context = format!("{context}, from {from}");
+                    match by {
+                        By::Key => assert_eq!(table(mixed), table(all), "{context}"),
+                        By::Extent => assert_eq!(image(mixed), image(all), "{context}"),
+                    }
+                }
+            }
+        }
+        assert!(gone > 20, "{by:?}: {gone} deletions went");
+    }
+}
+
 #[test]
 fn deletions_stay_where_older_records_are_kept_elsewhere() {
     for by in [By::Key, By::Extent] {
@@ -483,6 +554,7 @@ fn nothing_is_replaced_that_was_deleted_meanwhile_and_nothing_deleted_that_is_be
             now_ms: rig.now_ms,
             delete_retention_ms: RETENTION_MS,
             drops_deletions: true,
+            kept_elsewhere: None,
             producers: HashMap::new(),
             config: CONFIG,
         };

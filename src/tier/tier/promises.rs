@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 
 use super::super::rig::*;
 use super::super::store::ShardName;
-use super::super::{AppendMark, Fact, Run, Stopping};
+use super::super::{AppendMark, Fact, InStep, Run, Stopping};
 use super::tests::{check_unbroken, ended, ship_everything};
 use super::*;
 use crate::log;
@@ -63,6 +63,9 @@ impl Local for Witness {
     fn raise_epoch(&self, at_least: LeaderEpoch) {
         self.inner.raise_epoch(at_least);
     }
+    fn in_step(&self, step: InStep) {
+        self.inner.in_step(step);
+    }
     fn record(&self, fact: Fact) -> BoxFuture<'static, Result<(), Stopping>> {
         let act = match fact {
             Fact::Intended(_) => Act::Intended,
@@ -82,15 +85,15 @@ impl Local for Witness {
 }
 
 /// A broker that ships all of `disk`, with its first servers' calls and facts as steps.
-struct Broker {
+pub(super) struct Broker {
     life: Life,
-    local: Arc<Double>,
+    pub local: Arc<Double>,
     handle: ShipHandle,
     left: Arc<AtomicI64>,
 }
 
 impl Broker {
-    async fn start(world: &World, disk: Disk, steps: i64) -> Self {
+    pub async fn start(world: &World, disk: Disk, steps: i64) -> Self {
         let left = Arc::new(AtomicI64::new(i64::MAX));
         let life = open(world.servers_while(&left), 1, disk.epoch == 0).await;
         left.store(steps, Ordering::Relaxed);
@@ -111,14 +114,14 @@ impl Broker {
     }
 
     /// Until the step at which it dies.
-    async fn dies(&self) {
+    pub async fn dies(&self) {
         while self.left.load(Ordering::Relaxed) >= 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     /// Kills it; gives what its disk holds, as the next life finds it.
-    async fn end(self) -> Disk {
+    pub async fn end(self) -> Disk {
         self.handle.stop().await;
         let mut disk = self.local.disk.lock().unwrap().clone();
         (disk.facts, disk.epoch) = (0, disk.epoch + 1);
@@ -127,7 +130,7 @@ impl Broker {
 }
 
 /// Waits for `what`, and until everything that can go on has.
-async fn quiet_after(trace: &Tracer, what: impl FnMut(&Trace) -> bool) {
+pub(super) async fn quiet_after(trace: &Tracer, what: impl FnMut(&Trace) -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(30), trace.wait(what)).await;
     waited.unwrap_or_else(|_| panic!("{:?}", trace.seen()));
     for _ in 0..1_000 {
