@@ -166,6 +166,7 @@ impl Partition {
         stopping: &AtomicBool,
     ) -> Result<bool, log::Error> {
         if let Some(replacement) = progress.unfinished.take() {
+            progress.replaced = true;
             self.install(progress, replacement)?;
         }
         let Some((scope, _)) = self.scope(progress, now_ms) else { return Ok(false) };
