@@ -103,4 +103,6 @@ impl Broker {
 }
 
 #[cfg(test)]
+mod shipping_tests;
+#[cfg(test)]
 mod tests;

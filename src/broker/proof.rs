@@ -71,11 +71,11 @@ pub(super) mod scenario;
 use std::path::{Path, PathBuf};
 
 /// More in the long mode.
-fn count(short: usize, long: usize) -> usize {
+pub(super) fn count(short: usize, long: usize) -> usize {
     if std::env::var_os("TLOG_TEST_LONG").is_some() { long } else { short }
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let seed = match std::env::var("TLOG_TEST_SEED") {
         Ok(text) => text.parse().expect("TLOG_TEST_SEED is a number"),
         Err(_) => {

@@ -474,7 +474,7 @@ fn has_rests(partition: &Partition) -> bool {
 }
 
 /// Has everything below `upto` shipped, and waits until it is complete.
-async fn complete_upto(
+pub(super) async fn complete_upto(
     partition: &Partition,
     upto: Offset,
     patience: Duration,
@@ -499,6 +499,6 @@ async fn complete_upto(
 }
 
 #[cfg(test)]
-mod shipping_tests;
+pub(super) mod shipping_tests;
 #[cfg(test)]
 mod tests;

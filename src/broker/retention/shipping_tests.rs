@@ -13,12 +13,12 @@ use crate::tier::store::ShardStore;
 use crate::tier::{self, Identity, Storage, Tier};
 use crate::types::ClusterId;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const LATER_MS: i64 = 11 * 60_000;
+pub(in crate::broker) const PATIENCE: Duration = Duration::from_secs(20);
+pub(in crate::broker) const LATER_MS: i64 = 11 * 60_000;
 
-type Servers = Vec<Arc<dyn ShardStore>>;
+pub(in crate::broker) type Servers = Vec<Arc<dyn ShardStore>>;
 
-fn servers() -> Servers {
+pub(in crate::broker) fn servers() -> Servers {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
     let mut next = 0;
     let mut random = || {
@@ -29,12 +29,15 @@ fn servers() -> Servers {
     Storage::Memory(6).stores(&disk, &Arc::new(reserve), &mut random).unwrap()
 }
 
+pub(in crate::broker) fn keys() -> tier::KeyRing {
+    tier::read_key("abcdefghijklmnopqrstuvwxyz012345").unwrap()
+}
+
 /// A broker over a disk, empty or not, and servers that may hold something already.
-async fn start(disk: &SimDisk, servers: &Servers, limit: u64) -> Arc<Broker> {
+pub(in crate::broker) async fn start(disk: &SimDisk, servers: &Servers, limit: u64) -> Arc<Broker> {
     let path = PathBuf::from("/data");
     let shared = Arc::new(disk.clone()) as Arc<dyn Disk>;
     let mut data_dir = DataDir::open(shared, &path, [5; 16]).unwrap();
-    let keys = tier::read_key("abcdefghijklmnopqrstuvwxyz012345").unwrap();
     let identity = Identity {
         data_dir: data_dir.id,
         cluster: data_dir.cluster.filter(|_| data_dir.holds_state().unwrap()),
@@ -42,7 +45,7 @@ async fn start(disk: &SimDisk, servers: &Servers, limit: u64) -> Arc<Broker> {
         address: String::new(),
     };
     let opened = Tier::open(
-        tier::Config::new(Arc::new(keys)),
+        tier::Config::new(Arc::new(keys())),
         servers.clone(),
         identity,
         tier::Metrics::unregistered(),
@@ -60,7 +63,7 @@ async fn start(disk: &SimDisk, servers: &Servers, limit: u64) -> Arc<Broker> {
     Broker::open(config, &data_dir, adopted, opened.cluster, Some(opened.tier), metrics).unwrap()
 }
 
-async fn stop(broker: &Arc<Broker>) {
+pub(in crate::broker) async fn stop(broker: &Arc<Broker>) {
     let tier = broker.tier.clone().unwrap();
     tier.stop(std::time::Instant::now() + PATIENCE).await;
     broker.stop();
