@@ -16,9 +16,26 @@
 //! * A partition with damage, or with a disk that fails, is left alone until the next start; one that finds no room is
 //!   tried again. A pass begins no segment for which there is no room beside the reserve.
 //!
-//! Of a topic that **ships** only the local segments are compacted; the tier keeps every record. So deletions, and zeroings
-//! of a vdisk, stay in the local log for ever: whoever reads on from the tier, and a rebuild, needs them to end with the
-//! same content. Fragments are not sealed anew from what is left.
+//! # Topics that ship
+//!
+//! ```text
+//!   Pass over local segments -> the tier compares -> fragments that hold more are sealed anew -> "in step"
+//!                                                    (`tier/generations`)                         |
+//!         local retention takes what is compacted and in step <----------------------------------+
+//!         the next pass may drop deletions of what was in step when it began <-------------------+
+//! ```
+//!
+//! * What a deletion, or a zeroing of a vdisk, deletes may still be in a fragment, and a rebuild, or a reader that begins
+//!   below the local start, would get it. So a deletion goes only where the pass begins in step with **all** fragments that
+//!   are not deleted, and where it lies below what was compacted before: then what it deletes left the local log in an
+//!   earlier pass, and the fragments with it. What goes in the pass itself counts as there for zeroings. A pass that was
+//!   broken off counts as one, for it may have left less.
+//! * Where fragments begin below the local start (after local retention, early deletion or a rebuild) nothing can be
+//!   compared with them: they stay as they are, and no deletion goes any more.
+//! * How far the tier is in step is not stored: a start has it compared again. A fragment that cannot be sealed anew, the
+//!   newest one until there is a newer, and servers that are away keep deletions, and that part of the local log, in place.
+//! * Early deletion under the limit of the local log looks at none of this, nor does local retention where compaction was
+//!   given up: what goes stays in the tier as it was shipped, with deletions that count, only less compact.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -23,7 +23,8 @@
 //!   together. Where the local log has taken half of its limit this is not looked at.
 //! * What lies below the log start of a topic that ships leaves the shard servers at the next interval.
 //! * A partition that is offline is left alone.
-//! * A topic that is compacted keeps its local segments until then: compaction works on them.
+//! * Of a topic that is compacted local retention takes what was compacted and is like that on the shard servers: compaction
+//!   works on local segments only. Early deletion does not look at this.
 //!
 //! The one timer is the interval; while the local log is below its share nothing else wakes up.
 

@@ -80,7 +80,7 @@ pub struct FragmentHeader {
     pub full: bool,
     /// Counts the fragments of the partition; numbers may be left out.
     pub number: u64,
-    /// Counts rekeys.
+    /// Counts how often it was sealed anew: after compaction, and by rekeys.
     pub generation: u32,
     /// Number of the master key.
     pub kid: u32,

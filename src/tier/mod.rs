@@ -48,7 +48,8 @@
 //!
 //! # Invariants
 //!
-//! * One (partition, number, generation) has one salt and one set of bytes: [`reseal`] gives the stored ones or refuses. No
+//! * One (partition, number, generation) has one salt and one set of bytes: [`reseal`] gives the stored ones or refuses, and
+//!   no name on a server is overwritten. No
 //!   key and nonce ever seal two messages; a key is consumed by sealing.
 //! * A shard is good if its own tag holds and it is what was asked for. Everything else counts as missing, and is told
 //!   apart for people: missing, misplaced, wrong key, rotten (checksum fails), forged (checksum fits, seal does not).
@@ -77,6 +78,10 @@
 //!                                beside it: read all n back, restore what is missing     <--- t1:P:s:…
 //!  commit log <-- Completed ----   (`completer`)
 //!
+//!  compaction passes ----------> local batches against fragments; those that hold more as their next generation:
+//!                                n shards, entry on all n, all n read back, older shards removed, entry "complete"
+//!  in step <--------------------   (`generations`)                                            <--> t1:P:s:…, t1:P:m
+//!
 //!  read below the local start -> entry (`catalogue`) -> cache -> any k shards (`fetcher`) -> batches (`reader`)
 //!  check of a fragment --------> entry -> all k+m shards, each opened by itself (`fetcher`) -> what is left of it
 //!  new data directory ---------> topics, manifests, trailers of all servers (`rebuild`)
@@ -98,6 +103,11 @@
 //!   remembers it.
 //! * Records are deleted by whole fragments: entry marked, shards removed, the marked entry stays (`trim`). A rebuild begins
 //!   behind what is marked.
+//! * A fragment is sealed anew, or deleted, by one at a time: what is deleted does not come back as a newer generation. An
+//!   entry of a later generation that is only *shipped* may have shards of older ones beside it; the next claim removes them.
+//!   A generation has one set of bytes as a number has, without an intent: a name that is taken is passed over.
+//! * Who finds shards gone looks for a newer generation before it calls anything damaged, in a partition that may be another
+//!   broker's on the servers.
 //! * Whoever waits for servers says so (`waiting`): one warning, the status, and a line when it goes on.
 //!
 //! Everything that counts as shipped has its entry on n servers. So N - n + 1 + m servers that answer, of which up to m
@@ -109,8 +119,8 @@
 //! In the order of the bytes: [`aggregation`], `body`, [`erasure`], [`encryption`], `header`, `fragment`, [`placement`],
 //! `records` (stored forms), [`manifest`] (the catalogue), [`names`] (keys on the servers), all of them pure: no IO, no
 //! clock, randomness as an argument. Then [`store`] (one shard server), `servers` (all of them), `shipper`, `completer`,
-//! `reader`, `rebuild`, `deletions`, `trim`, [`Tier`]. Which test catches which change of the order of steps: the table in
-//! `tier/promises.rs`.
+//! `generations`, `reader`, `rebuild`, `deletions`, `trim`, [`Tier`]. Which test catches which change of the order of steps:
+//! the tables in `tier/promises.rs` and `tier/renewals.rs`.
 
 pub mod aggregation;
 mod body;

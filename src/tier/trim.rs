@@ -7,7 +7,8 @@
 //! The mark is what counts: a rebuild begins the log behind what is marked, whether its shards are gone or not, and nobody
 //! reads them. It is put under the fence, so that a broker which lost the partition marks nothing. Entries stay: the chain of
 //! hashes goes through them, and their numbers are never used again. Whole fragments go; one that holds the log start stays,
-//! and a rebuild begins with it.
+//! and a rebuild begins with it. Shards of all generations go, those of attempts to seal it anew that were cut short too; while
+//! a fragment is being sealed anew it is left to a later call.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

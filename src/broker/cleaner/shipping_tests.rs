@@ -233,8 +233,8 @@ impl World {
                 // As early deletion does, which looks at nothing else.
                 if self.random.below(3) == 0 && partition.watermarks().local_start < local_start {
                     partition.roll_at(local_start).ok();
-                    let ends = partition.segments().into_iter().map(|it| it.next_offset);
-                    if let Some(end) = ends.filter(|end| *end <= local_start).next() {
+                    let mut ends = partition.segments().into_iter().map(|it| it.next_offset);
+                    if let Some(end) = ends.find(|end| *end <= local_start) {
                         partition.move_local_start(end).await.ok();
                         partition.delete_local().unwrap();
                     }

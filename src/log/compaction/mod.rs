@@ -20,6 +20,10 @@
 //!   256 Ki, which would take much memory. Below such a one, deletions stay too: it may be what they delete.
 //! * The newest batch of an idempotent producer stays as an empty batch, so that its sequence is in the log.
 //!
+//! Where the tier keeps the records too, a deletion goes only if it lies below the offset up to which the tier has just what
+//! the log has ([`Rules::kept_elsewhere`]), and if what it deletes was gone before the pass: a reader may begin there and go on
+//! here. So any beginning of the one with the rest of the other says the same as the log.
+//!
 //! # Why offsets have no gaps
 //! Kafka leaves holes between the batches of a compacted segment. Here they are filled, by one batch without records (61
 //! bytes) for each run of offsets that are gone. So each batch begins where the one before it ends, in compacted segments

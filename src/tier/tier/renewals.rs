@@ -430,7 +430,7 @@ async fn a_fragment_that_is_deleted_meanwhile_stays_deleted() {
         quiet_after(&world.trace, |trace| trace.count(act, false) > before).await;
         let tier = Arc::clone(&life.tier);
         let (as_local, of) = (Arc::clone(&local) as Arc<dyn Local>, topic.clone());
-        let trim = tokio::spawn(async move { tier.trim(&of, as_local, behind).await });
+        let trim = task::spawn("trim", async move { tier.trim(&of, as_local, behind).await });
         tokio::time::sleep(Duration::from_millis(20)).await;
         world.trace.hold(&[]);
         assert_eq!(trim.await.unwrap(), Ok(1));
