@@ -1,8 +1,10 @@
 //! Compaction of topics that ship: at any moment, and from the shard servers alone, the log says what was written.
 //!
-//! Taken out one at a time, each of these makes `what_is_shipped_and_compacted_replays_to_what_was_written` fail: that a
-//! deletion waits until the fragments are in step; that a pass which was broken off counts for that; that a fragment which
-//! begins below the local start keeps deletions.
+//! | a change that | is caught by |
+//! |---|---|
+//! | drops deletions while the fragments may hold what they delete | `a_deletion_goes_once_…` |
+//! | drops, or keeps, the wrong ones of them | `log/compaction`: `what_is_kept_elsewhere_…` |
+//! | lets local segments go that are not in step | `local_segments_go_by_size_…` |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -322,6 +324,12 @@ async fn a_deletion_goes_once_no_fragment_has_what_it_deletes() {
         assert!(world.renewed().await > 0);
         world.check_servers("after the first pass").await;
         world.now_ms += 5000;
+        put_and_ship(&mut world, b"second", Some(&[4; 10])).await;
+        put_and_ship(&mut world, b"second", Some(&[5; 10])).await;
+        world.restart(false).await;
+        assert!(world.broker.compact(world.now_ms).await);
+        assert!(has(&world, key).await, "the fragments were not compared since the start");
+        world.await_step().await;
         put_and_ship(&mut world, b"third", Some(&[4; 10])).await;
         put_and_ship(&mut world, b"third", Some(&[5; 10])).await;
         if is_early {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | removes the older shards before every server has the entry | `the_older_shards_stay_until_…`, `a_death_at_any_step_…` |
 //! | removes them before the newer ones are read back | `the_older_shards_stay_until_…` |
+//! | removes what a death left before its entry is on all servers | `an_entry_that_a_death_left_…` |
 //! | overwrites a name that is taken, or gives up at it | `a_name_that_is_taken_is_passed_over` |
 //! | leaves behind what a death kept from being removed | `a_death_at_any_step_…` |
 //! | seals the newest fragment anew | `the_newest_fragment_waits_for_a_newer_one` |
@@ -354,6 +355,35 @@ async fn a_death_at_any_step_keeps_the_content_and_the_next_life_leaves_nothing_
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn an_entry_that_a_death_left_on_one_server_is_on_all_before_older_shards_go() {
+    let world = World::in_memory(6);
+    let mut disk = shipped(&world).await;
+    let first = *entries(&*world.stores[0]).await.keys().next().unwrap();
+    compact(&mut disk, most_go);
+    disk.epoch += 1;
+    let all = std::array::from_fn::<_, 6, _>(|server| server);
+    let broker = Broker::start(&world, disk, i64::MAX).await;
+    let before = world.trace.count(Act::Entry, true);
+    world.trace.hold(&all[1..].iter().map(|server| (Act::Entry, *server)).collect::<Vec<_>>());
+    broker.local.compacted.send_replace(1);
+    quiet_after(&world.trace, |trace| trace.count(Act::Entry, true) == before + 1).await;
+    let disk = broker.end().await;
+    assert_eq!(entries(&*world.stores[0]).await[&first].generation, 1);
+    assert_eq!(entries(&*world.stores[1]).await[&first].generation, 0);
+    world.trace.hold(&all.map(|server| (Act::Remove, server)));
+    let broker = Broker::start(&world, disk, i64::MAX).await;
+    broker.local.compacted.send_replace(1);
+    quiet_after(&world.trace, |trace| trace.count(Act::Remove, false) > 0).await;
+    for store in &world.stores {
+        assert_eq!(entries(&**store).await[&first].generation, 1);
+    }
+    world.trace.hold(&[]);
+    in_step(&broker.local, 1).await;
+    let disk = broker.end().await;
+    check_renewed(&world, &disk).await;
 }
 
 #[tokio::test]
