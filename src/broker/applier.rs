@@ -16,6 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -31,6 +32,9 @@ use crate::{log, task};
 /// Commits that may wait here. Their memory is that of requests which are not answered; more would only let the commit
 /// log run ahead of the segments.
 const WAITING: usize = 2;
+
+/// Whoever waits for the applier for so long may be needed to make room for it.
+const LONG: Duration = Duration::from_millis(200);
 
 /// The answers to batches of so many bytes go out together, when all of them are written: a request with hundreds of small
 /// batches then wakes its task once, and none waits longer than it takes to write this much to the page cache.
@@ -81,6 +85,22 @@ impl Shared {
         self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, but `meanwhile` is called where it takes long.
+    fn wait_for<'a>(
+        &'a self,
+        queue: MutexGuard<'a, Queue>,
+        meanwhile: &mut impl FnMut(),
+    ) -> MutexGuard<'a, Queue> {
+        let waited = self.changed.wait_timeout(queue, LONG);
+        let (queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !timeout.timed_out() {
+            return queue;
+        }
+        drop(queue);
+        meanwhile();
+        self.lock()
+    }
+
     fn put_back(&self, state: State) {
         self.lock().state = Some(state);
         self.changed.notify_all();
@@ -105,7 +125,8 @@ impl Applier {
 
     /// Applies a commit behind those before it: at once and here, unless the caller has another one to write meanwhile or
     /// one is still being applied. Waits where too many do.
-    pub(super) fn apply(&self, commit: Commit, has_more: bool) {
+    /// `meanwhile` is called now and then.
+    pub(super) fn apply(&self, commit: Commit, has_more: bool, mut meanwhile: impl FnMut()) {
         let mut queue = self.shared.lock();
         if !has_more
             && queue.commits.is_empty()
@@ -118,15 +139,15 @@ impl Applier {
             return;
         }
         while queue.commits.len() >= WAITING {
-            queue = self.shared.wait(queue);
+            queue = self.shared.wait_for(queue, &mut meanwhile);
         }
         queue.commits.push_back(commit);
         drop(queue);
         self.shared.changed.notify_all();
     }
 
-    /// Looks at or changes the state when all commits handed over are applied.
-    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+    /// Looks at or changes the state when all commits handed over are applied. `meanwhile` is called now and then.
+    fn with<T>(&self, mut meanwhile: impl FnMut(), look: impl FnOnce(&mut State) -> T) -> T {
         let mut queue = self.shared.lock();
         loop {
             if queue.commits.is_empty()
@@ -134,13 +155,17 @@ impl Applier {
             {
                 return look(state);
             }
-            queue = self.shared.wait(queue);
+            queue = self.shared.wait_for(queue, &mut meanwhile);
         }
     }
 
     /// The same, but none where the broker stops without having applied all of them.
-    pub(super) fn with_all<T>(&self, look: impl FnOnce(&mut State) -> T) -> Option<T> {
-        self.with(|state| (!state.is_stuck).then(|| look(state)))
+    pub(super) fn with_all<T>(
+        &self,
+        meanwhile: impl FnMut(),
+        look: impl FnOnce(&mut State) -> T,
+    ) -> Option<T> {
+        self.with(meanwhile, |state| (!state.is_stuck).then(|| look(state)))
     }
 
     /// Whether the broker stops without having applied everything. Does not wait for what is being applied.
@@ -150,10 +175,11 @@ impl Applier {
 
     /// Applies what is left and ends the thread. Nothing where not everything was applied.
     pub(super) fn stop(self) -> Option<Applied> {
-        let left = self.with_all(|state| Applied {
+        let take = |state: &mut State| Applied {
             catalogue: std::mem::take(&mut state.catalogue),
             dirty: std::mem::take(&mut state.dirty),
-        });
+        };
+        let left = self.with_all(|| (), take);
         self.shared.lock().stopping = true;
         self.shared.changed.notify_all();
         if self.thread.join().is_err() {

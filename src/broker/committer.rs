@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -43,6 +43,8 @@ const IDLE: Duration = Duration::from_millis(500);
 
 /// The disk is looked at so often while there is too little room.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// A checkpoint that could not be written is tried again behind so long, while nothing can be committed without one.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// A spare commit log file is made where so many times its size is free.
 const SPARE_SHARE: u64 = 8;
 
@@ -97,7 +99,8 @@ impl Shared {
 pub(super) struct Config {
     /// A checkpoint is due when the commit log grew by so much since the last.
     pub checkpoint_bytes: u64,
-    /// Nothing is committed while the commit log above the last checkpoint is longer: it bounds recovery.
+    /// Nothing is committed while the commit log above the last checkpoint that was written is longer: it bounds recovery. It
+    /// is freed by whole files, so this is to be several of them.
     pub commit_log_bytes: u64,
 }
 
@@ -240,6 +243,7 @@ pub(super) fn start(
             applier,
             checkpointed_bytes,
             checkpointing: false,
+            checkpoint_failed: None,
             unsynced: Vec::new(),
             making_spare: false,
         };
@@ -287,6 +291,8 @@ struct Thread {
     /// Bytes of the commit log when the last checkpoint was begun, less what was freed since.
     checkpointed_bytes: u64,
     checkpointing: bool,
+    /// When the last one could not be written.
+    checkpoint_failed: Option<Instant>,
     /// What the last checkpoint was to sync, where it could not be written.
     unsynced: Vec<Arc<Partition>>,
     making_spare: bool,
@@ -296,6 +302,8 @@ struct Thread {
 enum Next {
     Commit(Vec<Work>),
     Idle,
+    /// The commit log is as long as it may be.
+    Checkpoint,
     Stop,
 }
 
@@ -315,6 +323,7 @@ impl Thread {
                     self.write(&[]);
                     named_by_successor = true;
                 }
+                Next::Checkpoint => {}
                 Next::Stop => break,
             }
             if self.applier.is_stuck() {
@@ -330,9 +339,10 @@ impl Thread {
     fn next(&mut self, named_by_successor: bool) -> Next {
         loop {
             let shared = Arc::clone(&self.shared);
-            if !std::mem::take(&mut shared.lock().looked) && self.room.look() {
-                self.owned.wal.drop_spares();
+            if !std::mem::take(&mut shared.lock().looked) {
+                self.room.look();
             }
+            drop_spares_where_room_is_wanted(&mut self.owned.wal, &self.room);
             let mut queue = shared.lock();
             if let Some(end) = queue.checkpointed.take() {
                 drop(queue);
@@ -345,8 +355,11 @@ impl Thread {
                 spare.into_iter().for_each(|spare| self.owned.wal.add_spare(spare));
                 continue;
             }
-            let held =
-                self.checkpointing && self.since_checkpoint() > self.owned.config.commit_log_bytes;
+            // Whoever stops waits for no checkpoint: the last one comes.
+            let held = !queue.stopping && self.must_checkpoint();
+            if held && !self.checkpointing && !self.checkpoint_failed_lately() {
+                return Next::Checkpoint;
+            }
             if !queue.work.is_empty() && !held {
                 return Next::Commit(take_commit(&mut queue, &self.room));
             }
@@ -355,7 +368,7 @@ impl Thread {
                 return Next::Stop;
             }
             let refuses = self.room.state() != room::State::Room;
-            let patience = match (refuses, named_by_successor || held) {
+            let patience = match (refuses || held, named_by_successor || held) {
                 (true, _) => Some(LOOK_AGAIN),
                 (false, false) => Some(IDLE),
                 (false, true) => None,
@@ -374,6 +387,15 @@ impl Thread {
         }
     }
 
+    /// Whether the commit log above the last checkpoint that was written is as long as it may be.
+    fn must_checkpoint(&self) -> bool {
+        self.owned.wal.bytes() > self.owned.config.commit_log_bytes
+    }
+
+    fn checkpoint_failed_lately(&self) -> bool {
+        self.checkpoint_failed.is_some_and(|at| at.elapsed() < TRY_AGAIN)
+    }
+
     /// Growth of the commit log since the last checkpoint was begun.
     fn since_checkpoint(&self) -> u64 {
         self.owned.wal.bytes().saturating_sub(self.checkpointed_bytes)
@@ -387,6 +409,7 @@ impl Thread {
             CheckpointEnd::Written(commit) => commit,
             CheckpointEnd::Not(unsynced) => {
                 self.unsynced = unsynced;
+                self.checkpoint_failed = Some(clock::monotonic());
                 return;
             }
         };
@@ -450,19 +473,30 @@ impl Thread {
         // Where it may have to wait for room, this thread is needed to look for some.
         let has_more =
             !self.shared.lock().work.is_empty() || self.room.state() != room::State::Room;
-        self.applier.apply(Commit { number: commit, now_ms, work }, has_more);
+        let (wal, room) = (&mut self.owned.wal, &self.room);
+        self.applier.apply(Commit { number: commit, now_ms, work }, has_more, || {
+            room.look();
+            drop_spares_where_room_is_wanted(wal, room);
+        });
         true
     }
 
     fn checkpoint_when_due(&mut self) {
-        if self.checkpointing || self.since_checkpoint() < self.owned.config.checkpoint_bytes {
+        let is_due = self.since_checkpoint() >= self.owned.config.checkpoint_bytes
+            || (self.must_checkpoint() && !self.checkpoint_failed_lately());
+        if self.checkpointing || !is_due {
             return;
         }
         let now_ms = clock::wall_ms();
         // All commits are applied then.
         let commit = self.owned.wal.last_commit();
         let unsynced = &mut self.unsynced;
-        let job = self.applier.with_all(|state| {
+        let (wal, room) = (&mut self.owned.wal, &self.room);
+        let meanwhile = || {
+            room.look();
+            drop_spares_where_room_is_wanted(wal, room);
+        };
+        let job = self.applier.with_all(meanwhile, |state| {
             state.catalogue.expire_producers(now_ms);
             state.dirty.values().for_each(|partition| partition.expire_producers(now_ms));
             let catalogue = state.catalogue.clone();
@@ -529,7 +563,21 @@ impl Thread {
         }
     }
 
-    fn stop(self) {
+    fn stop(mut self) {
+        // Where something was given up one may still be at work: what it was to sync is to be synced, and it writes the file
+        // that is about to be written.
+        while self.checkpointing {
+            let shared = Arc::clone(&self.shared);
+            let mut queue = shared.lock();
+            let end = loop {
+                if let Some(end) = queue.checkpointed.take() {
+                    break end;
+                }
+                queue = shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(queue);
+            self.checkpoint_ended(end);
+        }
         // Those who wait for what is not committed any more learn that the broker stops.
         let left = std::mem::take(&mut self.shared.lock().work);
         drop(left);
@@ -554,6 +602,13 @@ impl Thread {
                 "no checkpoint: the next start recovers from the commit log"
             );
         }
+    }
+}
+
+/// The room of files that are only kept for later is better used by what waits for some.
+fn drop_spares_where_room_is_wanted(wal: &mut Wal, room: &Arc<DiskRoom>) {
+    if room.wants_spares() {
+        wal.drop_spares();
     }
 }
 

@@ -39,6 +39,8 @@ struct Inner {
     committed_bytes: u64,
     refilling: bool,
     stopping: bool,
+    /// The spare files of the commit log are to go. Whoever looks may find that; the committer sees to it.
+    drop_spares: bool,
 }
 
 /// Shared by the committer, the applier and who appends.
@@ -83,19 +85,23 @@ impl DiskRoom {
         Some(Look { missing_bytes, ..whole })
     }
 
-    /// Looks at the disk, and has the reserve made where there is room for it. Says whether the commit log's spare files
-    /// are to go.
-    pub(super) fn look(self: &Arc<Self>) -> bool {
+    /// Looks at the disk, and has the reserve made where there is room for it.
+    pub(super) fn look(self: &Arc<Self>) {
         let seen = self.seen();
         let mut inner = self.lock();
         let effects = inner.room.looked(seen);
+        inner.drop_spares |= effects.drop_spares;
         self.metrics.disk_is(inner.room.last_look(), inner.room.state());
         if effects.refill && !inner.refilling && !inner.stopping {
             inner.refilling = true;
             drop(inner);
             self.start_refill();
         }
-        effects.drop_spares
+    }
+
+    /// Whether the commit log's spare files are to go; said once.
+    pub(super) fn wants_spares(&self) -> bool {
+        std::mem::take(&mut self.lock().drop_spares)
     }
 
     fn start_refill(self: &Arc<Self>) {

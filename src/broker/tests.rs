@@ -24,16 +24,24 @@ pub(super) fn try_start(disk: &SimDisk) -> Result<Arc<Broker>, OpenError> {
 }
 
 fn try_start_with(disk: &SimDisk, keep_reserve: bool) -> Result<Arc<Broker>, OpenError> {
+    try_start_changed(disk, |config| config.keep_reserve = keep_reserve)
+}
+
+fn try_start_changed(
+    disk: &SimDisk,
+    change: impl FnOnce(&mut Config),
+) -> Result<Arc<Broker>, OpenError> {
     let path = PathBuf::from("/data");
     let mut data_dir =
         DataDir::open(Arc::new(disk.clone()) as Arc<dyn Disk>, &path, [5; 16]).unwrap();
     let cluster = ClusterId::from_random([1; 16]);
     data_dir.settle(cluster).unwrap();
     let mut config = Config::new(path);
-    config.keep_reserve = keep_reserve;
+    config.keep_reserve = false;
     // Small, so that files roll and checkpoints are written within a test.
     config.commit_log_file_bytes = 64 * 1024;
     config.checkpoint_bytes = 48 * 1024;
+    change(&mut config);
     let metrics = Metrics::new(&mut Registry::default());
     Broker::open(config, &data_dir, Adopted::default(), cluster, None, metrics)
 }
@@ -284,6 +292,40 @@ async fn two_lives(disk: &SimDisk) -> (Arc<Broker>, Arc<Topic>) {
         append(topic.partition(0).unwrap(), batch(&[format!("above {n}")])).await;
     }
     (broker, topic)
+}
+
+/// Where checkpoints cannot be written the commit log grows to its bound, and no further.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_committed_where_more_than_the_bound_would_be_to_replay() {
+    const BOUND: u64 = 300_000;
+    let disk = SimDisk::new();
+    let broker = try_start_changed(&disk, |config| config.commit_log_bytes = BOUND).unwrap();
+    let topic = broker.create_topic(plain("t", 1)).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    disk.fail_on("meta/checkpoint.tmp", 5);
+    let value = "x".repeat(5_000);
+    let mut waits = None;
+    let mut taken = 0;
+    while waits.is_none() {
+        let mut done =
+            Box::pin(partition.append(batch(std::slice::from_ref(&value)), Origin::Kafka).unwrap());
+        match tokio::time::timeout(std::time::Duration::from_secs(1), &mut done).await {
+            Ok(done) => taken += done.map(|_| 1).unwrap(),
+            Err(_) => waits = Some(done),
+        }
+        assert!(taken < BOUND / 4_000, "{taken} were taken");
+    }
+    assert!(taken > BOUND / 6_000, "{taken} were taken");
+    // It goes on by itself, and a stop does not wait for it.
+    disk.fail_on("none", 5);
+    waits.unwrap().await.unwrap();
+    disk.fail_on("meta/checkpoint.tmp", 5);
+    while taken < 2 * BOUND / 5_000 {
+        let done = partition.append(batch(std::slice::from_ref(&value)), Origin::Kafka).unwrap();
+        taken += 1;
+        drop(done);
+    }
+    tokio::task::spawn_blocking(move || broker.stop()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use super::catalogue::{Fragments, entry_at};
 use super::fetcher::{CheckedFragment, FetchError, check, fetch};
 use super::records::ManifestEntry;
 use super::tier::Core;
-use crate::record::{self, BatchHeader, Batches, Records, plain_records};
+use crate::record::{self, BatchHeader, Batches, visit_places};
 use crate::types::Offset;
 
 /// Offset, timestamp and leader epoch of a record.
@@ -118,10 +118,11 @@ impl TierReader {
             });
             let Some(entry) = entry.await?.flatten() else { return Ok(None) };
             let batches = self.batches(&entry).await?;
-            if let Some(found) = first_at(&entry, &batches, timestamp_ms, (from, upto))? {
+            next = entry.next_offset();
+            let first = move || first_at(&entry, &batches, timestamp_ms, (from, upto));
+            if let Some(found) = blocking(first).await? {
                 return Ok(Some(found));
             }
-            next = entry.next_offset();
         }
     }
 
@@ -148,7 +149,7 @@ impl TierReader {
         let mut best: Option<Stamped> = None;
         for entry in entries.await?.unwrap_or_default() {
             let batches = self.batches(&entry).await?;
-            let found = highest_in(&entry, &batches, (from, upto))?;
+            let found = blocking(move || highest_in(&entry, &batches, (from, upto))).await?;
             let rank = |(offset, timestamp, _): &Stamped| (*timestamp, std::cmp::Reverse(*offset));
             best = best.into_iter().chain(found).max_by_key(rank);
         }
@@ -197,6 +198,14 @@ impl TierReader {
     }
 }
 
+/// Records may have to be expanded for it, which is not for a thread of the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+) -> Result<T, FetchError> {
+    let stopping = || FetchError::Unavailable { why: "the broker is stopping".to_owned() };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(stopping()))
+}
+
 /// Batches were checked when the fragment was opened, so this is never seen.
 fn inconsistent(entry: &ManifestEntry, error: &record::Error) -> FetchError {
     FetchError::Damaged {
@@ -220,9 +229,13 @@ fn first_at(
         if header.max_timestamp < timestamp_ms {
             continue;
         }
-        let stamps =
-            stamps_in(bytes, &header, range).map_err(|error| inconsistent(entry, &error))?;
-        let found = stamps.into_iter().find(|(_, timestamp, _)| *timestamp >= timestamp_ms);
+        let mut found = None;
+        let first = |stamped: Stamped| {
+            if stamped.1 >= timestamp_ms {
+                found.get_or_insert(stamped);
+            }
+        };
+        stamps_in(bytes, &header, range, first).map_err(|error| inconsistent(entry, &error))?;
         if found.is_some() {
             return Ok(found);
         }
@@ -244,32 +257,28 @@ fn highest_in(
         if best.is_some_and(|(_, timestamp, _)| timestamp >= header.max_timestamp) {
             continue;
         }
-        let stamps =
-            stamps_in(bytes, &header, range).map_err(|error| inconsistent(entry, &error))?;
-        for stamp in stamps {
-            if best.is_none_or(|(_, timestamp, _)| timestamp < stamp.1) {
-                best = Some(stamp);
+        let higher = |stamped: Stamped| {
+            if best.is_none_or(|(_, timestamp, _)| timestamp < stamped.1) {
+                best = Some(stamped);
             }
-        }
+        };
+        stamps_in(bytes, &header, range, higher).map_err(|error| inconsistent(entry, &error))?;
     }
     Ok(best)
 }
 
-/// The records of a batch that lie in `[from, upto)`.
+/// Tells `visit` the records of a batch that lie in `[from, upto)`, in order.
 fn stamps_in(
     batch: &[u8],
     header: &BatchHeader,
     (from, upto): (Offset, Offset),
-) -> Result<Vec<Stamped>, record::Error> {
-    let plain = plain_records(batch, header)?;
-    let mut stamps = Vec::new();
-    for record in Records::new(&plain, header) {
-        let record = record?;
-        let offset = header.base_offset + i64::from(record.offset_delta);
+    mut visit: impl FnMut(Stamped),
+) -> Result<(), record::Error> {
+    visit_places(batch, header, |_, place| {
+        let offset = header.base_offset + i64::from(place.offset_delta);
         if (from..upto).contains(&offset) {
-            let timestamp = header.timestamp_of(record.timestamp_delta);
-            stamps.push((offset, timestamp, header.leader_epoch));
+            visit((offset, header.timestamp_of(place.timestamp_delta), header.leader_epoch));
         }
-    }
-    Ok(stamps)
+        Ok(())
+    })
 }

@@ -90,7 +90,7 @@ impl Rig {
         let work = vec![Work { entry, then, done }];
         self.room.commits(batch_bytes(&work));
         // As if another commit came behind each.
-        self.applier.apply(Commit { number, now_ms: 1, work }, true);
+        self.applier.apply(Commit { number, now_ms: 1, work }, true, || ());
         answer
     }
 
@@ -155,7 +155,7 @@ fn a_stop_applies_nothing_behind_what_found_no_room_and_makes_no_checkpoint() {
     let [mut big, mut small] = stuck(&rig);
     // A checkpoint that is due then waits, and is told.
     std::thread::scope(|scope| {
-        let due = scope.spawn(|| rig.applier.with_all(|state| state.catalogue.clone()));
+        let due = scope.spawn(|| rig.applier.with_all(|| (), |state| state.catalogue.clone()));
         std::thread::sleep(Duration::from_millis(100));
         assert!(!due.is_finished());
         rig.room.stop();
@@ -184,7 +184,7 @@ fn what_is_committed_and_not_in_segments_counts_as_taken() {
     assert!(rig.room.takes(usize::try_from(free() / 2 - 4096).unwrap(), 1));
     // Committed batches are counted until they are applied.
     rig.apply(1, 0, 0, 200_000).blocking_recv().unwrap();
-    rig.applier.with(|_| ());
+    rig.applier.with(|| (), |_| ());
     rig.room.look();
     assert!(rig.room.takes(usize::try_from(free() / 2 - 4096).unwrap(), 1));
     assert!(rig.applier.stop().is_some());

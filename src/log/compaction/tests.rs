@@ -602,6 +602,7 @@ fn a_replacement_that_found_no_room_half_way_is_completed_by_another_try() {
             now_ms: rig.now_ms,
             delete_retention_ms: RETENTION_MS,
             drops_deletions: true,
+            kept_elsewhere: None,
             producers: HashMap::new(),
             config: CONFIG,
         };
@@ -640,6 +641,7 @@ fn a_replacement_syncs_the_directory_behind_each_of_its_steps() {
         now_ms: rig.now_ms,
         delete_retention_ms: RETENTION_MS,
         drops_deletions: true,
+        kept_elsewhere: None,
         producers: HashMap::new(),
         config: CONFIG,
     };
