@@ -32,7 +32,8 @@ use crate::disk::Disk;
 use crate::log::{self, Log};
 use crate::tier::{SealedSecret, Tier, TopicInfo, TopicRecord};
 use crate::types::{
-    ClusterId, CommitNumber, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition, limits,
+    ClusterId, CommitNumber, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition, in_words,
+    limits,
 };
 use crate::wal::Wal;
 use crate::{clock, task};
@@ -534,14 +535,8 @@ impl Broker {
         }
         let broker = Arc::clone(self);
         let directories: Vec<_> = (0..)
-            .zip(topic.partitions())
-            .flat_map(|(index, partition)| {
-                let dir = recovery::partition_dir(&self.config.data_dir, topic.name(), index);
-                let aside =
-                    partition.offline().map(|_| aside_dir(&self.config.data_dir, partition.id()));
-                [Some(dir), aside]
-            })
-            .flatten()
+            .map(|index| recovery::partition_dir(&self.config.data_dir, topic.name(), index))
+            .take(topic.partitions().len())
             .collect();
         let partitions = topic.partitions().to_vec();
         let removed = tokio::task::spawn_blocking(move || {
@@ -551,11 +546,28 @@ impl Broker {
                 partition.await_compaction();
                 partition.leave_disk();
             }
-            directories.iter().try_for_each(|dir| broker.disk.remove_dir_all(dir))?;
-            broker.disk.sync_dir(&broker.config.data_dir)
+            let data_dir = &broker.config.data_dir;
+            let gone = partitions.iter().zip(&directories).map(|(partition, dir)| {
+                let io = |source| log::Error::Io { op: "remove", path: dir.clone(), source };
+                if partition.offline().is_none() {
+                    return broker.disk.remove_dir_all(dir).map_err(io);
+                }
+                let is_others = |id| id != partition.id();
+                let cleared = recovery::clear(&*broker.disk, dir, id, is_others);
+                let aside = aside_dir(data_dir, partition.id());
+                cleared.and(broker.disk.remove_dir_all(&aside).map_err(io))
+            });
+            // One that cannot be removed keeps no other.
+            let first = gone.fold(Ok(()), Result::and);
+            let synced = broker.disk.sync_dir(data_dir);
+            first.and(synced.map_err(|source| log::Error::Io {
+                op: "sync",
+                path: data_dir.clone(),
+                source,
+            }))
         });
         if let Ok(Err(error)) = removed.await {
-            tracing::warn!(%error, topic = %topic.name(), "files of a deleted topic stay behind");
+            tracing::warn!(error = in_words(&error), topic = %topic.name(), "files of a deleted topic stay behind");
         }
         self.release(topic.name());
         tracing::info!(topic = %topic.name(), %id, "deleted topic");

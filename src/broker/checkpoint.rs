@@ -111,7 +111,12 @@ impl Checkpoint {
         if matches!(first, Ok(Some(_)) | Err(CheckpointError::Newer { .. })) {
             return first;
         }
-        let Ok(Some(second)) = Self::read_file(disk, &copy_of(path)) else { return first };
+        let second = match (&first, Self::read_file(disk, &copy_of(path))) {
+            (_, Ok(Some(second))) => second,
+            // There was one.
+            (Ok(None), Err(error)) => return Err(error),
+            _ => return first,
+        };
         let why = first.err().map_or("it is not there".to_owned(), |error| in_words(&error));
         tracing::warn!(
             path = %path.display(),
@@ -218,6 +223,8 @@ mod tests {
         std::fs::write(&copy, b"rot").unwrap();
         let error = Checkpoint::read(&FileDisk, &path).unwrap_err();
         assert!(matches!(error, CheckpointError::Damaged { .. }), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(Checkpoint::read(&FileDisk, &path).is_err(), "there was one");
         // A newer release wrote it: nothing older counts.
         checkpoint.write(&FileDisk, &path).unwrap();
         let mut newer = std::fs::read(&path).unwrap();

@@ -561,7 +561,14 @@ impl Partition {
 
     /// Syncs what was written to the segments so far.
     pub(super) fn sync_segments(&self) -> Result<(), log::Error> {
-        let dirty = self.log.write().unwrap_or_else(PoisonError::into_inner).take_dirty();
+        let dirty = {
+            let mut log = self.log.write().unwrap_or_else(PoisonError::into_inner);
+            if self.gone.load(Ordering::SeqCst) {
+                // Its indexes would be written by names that may be another's.
+                return Ok(());
+            }
+            log.take_dirty()
+        };
         match dirty.sync() {
             Err(_) if self.gone.load(Ordering::SeqCst) => Ok(()),
             other => other,

@@ -123,6 +123,36 @@ pub(super) fn recover(
     Ok(replay.recovered(wal))
 }
 
+/// Removes the directory of a deleted topic's partition. Where it is one that `is_needed`, or it cannot be told whose it is, it
+/// stays, under another name.
+///
+/// # Errors
+/// [`log::Error`]; any part may then be gone.
+pub(super) fn clear(
+    disk: &dyn Disk,
+    dir: &Path,
+    topic: TopicId,
+    is_needed: impl Fn(TopicPartition) -> bool,
+) -> Result<(), log::Error> {
+    let io = |op| move |source| log::Error::Io { op, path: dir.to_owned(), source };
+    match log::owner_of(disk, dir)? {
+        log::Owner::Partition(id) if is_needed(id) => {}
+        log::Owner::Nobody | log::Owner::Partition(_) => {
+            return disk.remove_dir_all(dir).map_err(io("remove"));
+        }
+        log::Owner::Unknown => {}
+    }
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    for number in 0.. {
+        let left = dir.with_file_name(format!("{name}.left-{topic}-{number}"));
+        if !disk.exists(&left).map_err(io("look beside"))? {
+            tracing::error!(dir = %dir.display(), left = %left.display(), "the directory of a deleted partition is another's, or it cannot be told whose it is: it is kept under another name");
+            return disk.rename(dir, &left).map_err(io("rename"));
+        }
+    }
+    Ok(())
+}
+
 /// What the commit log says of the fate of topics, read before anything is opened.
 #[derive(Default)]
 struct Future {
@@ -202,7 +232,7 @@ impl Replay {
     /// again.
     fn forget(&mut self, future: Future) -> Result<(), OpenError> {
         for topic in &future.deleted {
-            self.remove_files(*topic)?;
+            self.remove_files(*topic);
         }
         for (id, local_start) in future.local_starts {
             // Else of a topic that is created later, or deleted.
@@ -261,11 +291,11 @@ impl Replay {
                 self.moved_back |= kept.is_some();
                 self.logs.insert(id, log);
             }
-            // With room all is well.
-            Err(source) if source.is_no_room() => return Err(refuse(source)),
+            // With room all is well. What is kept aside waits for it.
+            Err(source) if source.is_no_room() && kept.is_none() => return Err(refuse(source)),
             Err(source) => {
                 let why = in_words(&source);
-                tracing::error!(topic = %topic.name, partition = id.partition, dir = %dir.display(), shipped = state.shipped(), error = why, "a partition cannot be opened and is offline, everything else is served; nothing of it is changed: put what is named right or back from a copy and start again; or, where all below `shipped` is all that counts, move its directory away and start again; or delete the topic");
+                tracing::error!(topic = %topic.name, partition = id.partition, dir = %dir.display(), shipped = state.shipped(), error = why, "a partition cannot be opened and is offline, everything else is served; nothing of it is changed: put what is named right or back from a copy and start again; or, to go on without what only this disk had, put an empty directory in the place of its own and start again");
                 let aside = kept.map_or_else(|| aside(state.log_end), Ok)?;
                 self.logs.insert(id, aside);
                 self.offline.insert(id, why);
@@ -288,6 +318,13 @@ impl Replay {
             return Err(range.clone().into());
         }
         let end = aside.map_or(state.log_end, Log::start_offset);
+        if aside.is_some() && state.local_start < end && state.shipped() < end {
+            // Where it is merely away, for it is being repaired or not mounted, what is kept aside must not go into another.
+            let find = |source| log::Error::Io { op: "find", path: dir.clone(), source };
+            if !self.disk.exists(&dir).map_err(find)? {
+                return Err(find(std::io::ErrorKind::NotFound.into()));
+            }
+        }
         let start = state.local_start.min(end);
         let mut log = Log::open(Arc::clone(&self.disk), dir, id, start, end, config)?;
         if let Some(aside) = aside {
@@ -373,17 +410,19 @@ impl Replay {
         }
     }
 
-    fn remove_files(&self, topic: TopicId) -> Result<(), OpenError> {
-        let Some(state) = self.catalogue.topics.get(&topic) else { return Ok(()) };
+    fn remove_files(&self, topic: TopicId) {
+        let Some(state) = self.catalogue.topics.get(&topic) else { return };
         for partition in (0..).take(state.partitions.len()) {
             let dir = partition_dir(&self.data_dir, &state.name, partition);
-            self.disk.remove_dir_all(&dir).map_err(|source| OpenError::Io {
-                op: "remove",
-                path: dir.display().to_string(),
-                source,
-            })?;
+            // What a later topic of this name left there is written again.
+            let is_needed = |other: TopicPartition| {
+                other.topic != topic && self.catalogue.topics.contains_key(&other.topic)
+            };
+            if let Err(error) = clear(&*self.disk, &dir, topic, is_needed) {
+                // One that is in the way is met by whoever has the name next.
+                tracing::error!(error = in_words(&error), dir = %dir.display(), "files of a deleted topic stay behind");
+            }
         }
-        Ok(())
     }
 
     /// Removes what was deleted before and is still there, or there again: an unlink was lost, or replay wrote it.

@@ -30,14 +30,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_just_written_is_there() {
+    fn what_was_just_written_is_there_until_it_is_dropped() {
         let file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut &file, &[7; 8192]).unwrap();
         file.sync_data().unwrap();
         // A file system without the call says nothing else.
         assert!(holds(file.as_fd(), 5000));
-        drop_range(file.as_fd(), 0, 8192);
         drop_range(file.as_fd(), 0, 0);
+        assert!(holds(file.as_fd(), 5000));
+        drop_range(file.as_fd(), 0, 8192);
+        // Of tmpfs the page cache is all there is.
+        let is_tmpfs = rustix::fs::fstatfs(&file).unwrap().f_type == 0x0102_1994;
+        assert_eq!(holds(file.as_fd(), 5000), is_tmpfs);
         let mut bytes = [0; 8192];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
         assert_eq!(bytes, [7; 8192]);

@@ -438,6 +438,61 @@ mod tests {
         assert!(files.pool.ring().files.len() <= 2, "{:?}", files.pool.ring());
     }
 
+    /// Of two syncs at once one is told of the failure, as the system does it, and the other that all is well.
+    #[derive(Debug)]
+    struct Once(Arc<dyn DiskFile>, AtomicBool);
+
+    impl DiskFile for Once {
+        fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+            self.0.read_at(buffer, position)
+        }
+
+        fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+            self.0.write_all_at(bytes, position)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            if self.1.swap(true, Ordering::SeqCst) {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            Err(io::Error::other("failed"))
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            self.0.set_len(length)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+    }
+
+    #[derive(Debug)]
+    struct Telling(SimDisk);
+
+    impl Layer for Telling {
+        fn below(&self) -> &dyn Disk {
+            &self.0
+        }
+
+        fn open_file(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+            Ok(Arc::new(Once(self.0.open(path, mode)?, AtomicBool::new(false))))
+        }
+    }
+
+    #[test]
+    fn a_failure_that_another_sync_was_told_of_is_told_to_both() {
+        let files = Files::new(Arc::new(Telling(SimDisk::new())), 4);
+        let file = files.open(&path(0), OpenMode::CreateNew).unwrap();
+        file.write_all_at(&[1], 0).unwrap();
+        let both = std::thread::scope(|scope| {
+            let syncs = [(); 2].map(|()| scope.spawn(|| file.sync().is_err()));
+            syncs.map(|sync| sync.join().unwrap())
+        });
+        assert_eq!(both, [true, true]);
+    }
+
     #[test]
     fn a_failed_sync_on_the_way_is_told_by_the_file_s_own_for_ever() {
         let (disk, files) = files(1);

@@ -396,12 +396,6 @@ impl Log {
         Position::of(&self.disk, &self.dir)
     }
 
-    /// Its directory is about to be removed by somebody else, and perhaps to be another log's. Waits for readers who mend
-    /// something or make a sidecar there; none does afterwards.
-    pub fn leave(&self) {
-        self.sealed.iter().chain(&self.active).for_each(|view| view.segment.leave());
-    }
-
     /// Removes the whole directory, durably.
     ///
     /// # Errors

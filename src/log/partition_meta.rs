@@ -22,6 +22,34 @@ pub(super) enum Meta {
     Unknown(MetaFault),
 }
 
+/// Whose directory it is, as far as it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// It is not there, or nothing of a log is in it.
+    Nobody,
+    /// As the directory itself says.
+    Partition(TopicPartition),
+    /// There are segments, and nothing says whose.
+    Unknown,
+}
+
+/// Looks whose directory `dir` is.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn owner_of(disk: &dyn Disk, dir: &Path) -> Result<Owner, Error> {
+    let names = match disk.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Owner::Nobody),
+        Err(error) => return Err(Error::io("list", dir)(error)),
+    };
+    match read(disk, dir)? {
+        Meta::Of(id) => Ok(Owner::Partition(id)),
+        Meta::Unknown(_) if names.iter().any(|name| name.ends_with(".log")) => Ok(Owner::Unknown),
+        Meta::Unknown(_) => Ok(Owner::Nobody),
+    }
+}
+
 /// Path of the file in `dir`.
 pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("partition.meta")

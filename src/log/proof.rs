@@ -94,9 +94,11 @@ pub(super) enum Sidecar {
 }
 
 impl Sidecar {
-    /// Looks at it anew when it is next needed.
+    /// Looks at it anew when it is next needed. Not where the files are another's, or nobody's, by now.
     pub(super) fn forget(&mut self) {
-        *self = Self::Unread;
+        if !matches!(self, Self::Retired) {
+            *self = Self::Unread;
+        }
     }
 }
 

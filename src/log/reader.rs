@@ -311,6 +311,12 @@ impl Reader {
         self.views().filter(move |view| view.next_offset > from && view.segment.base < upto)
     }
 
+    /// The log's directory is about to be removed by somebody else, and perhaps to be another log's. Waits for readers who
+    /// mend something or make a sidecar there; none does afterwards.
+    pub fn leave(&self) {
+        self.views().for_each(|view| view.segment.leave());
+    }
+
     fn views(&self) -> impl Iterator<Item = &View> {
         self.sealed.iter().chain(&self.active)
     }

@@ -127,7 +127,13 @@ impl Scrub {
                 was_usable
             }
         };
-        segment.sidecar().forget();
+        let mut sidecar = segment.sidecar();
+        if matches!(*sidecar, Sidecar::Retired) {
+            done.made_from = 0;
+            return Ok(());
+        }
+        sidecar.forget();
+        drop(sidecar);
         self.check = self.view.check()?;
         done.renewed = renewed && self.check.is_some();
         Ok(())
@@ -190,6 +196,8 @@ impl Scrub {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use rustix::fd::AsFd as _;
 
     use super::*;
     use crate::disk::sim::SimDisk;
@@ -306,10 +314,14 @@ mod tests {
             log.append(&batch.bytes, 0).unwrap();
         }
         checkpoint(&mut log);
+        let file = std::fs::File::open(path.join(format!("{:020}.log", 0))).unwrap();
+        page_cache::drop_range(file.as_fd(), 0, file.metadata().unwrap().len());
+        let can_drop = !page_cache::holds(file.as_fd(), 0);
         let mut scrub = log.reader().scrub(0).unwrap();
         while !scrub.is_over() {
             assert_eq!(scrub.step(300).unwrap().suspect, None);
         }
+        assert!(!can_drop || !page_cache::holds(file.as_fd(), 0));
         // Retired, it is let go of.
         log.detach_below(END).unwrap().unlink().unwrap();
         assert!(log.reader().scrub(0).is_none());

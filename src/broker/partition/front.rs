@@ -110,7 +110,7 @@ impl Partition {
     pub(in crate::broker) fn leave_disk(&self) {
         let _unlinking = self.unlinking();
         self.mark_gone();
-        self.log.read().unwrap_or_else(PoisonError::into_inner).leave();
+        self.reader().leave();
         self.local_log.freed(self.local_bytes());
     }
 

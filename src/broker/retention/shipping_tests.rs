@@ -213,7 +213,8 @@ async fn a_local_log_that_nobody_else_has_is_full_until_records_are_deleted() {
     let segments =
         |partition: &Partition| partition.segments().iter().map(|it| it.bytes).sum::<u64>();
     let before = segments(&partition);
-    assert!(before > 500_000, "{before}");
+    // The rest is the commit log, as far as checkpoints are behind.
+    assert!(before > 300_000, "{before}");
     // Others are refused, too, and reading goes on.
     assert!(!contents(&partition).await.is_empty());
     broker.delete_records(&topic, &partition, None, PATIENCE).await.unwrap();

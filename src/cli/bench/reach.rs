@@ -55,6 +55,7 @@ struct Rows {
     fetches: Vec<(i32, Pair, Pair)>,
     single: Pair,
     replay: Pair,
+    replay_small: Pair,
     start: Pair,
     idle: Pair,
 }
@@ -118,8 +119,24 @@ impl Rows {
                 Unit::Seconds,
                 Aim::AtMost(3.0),
             ),
-            start: pair("clean start with 5,000 topics", "", Unit::Seconds, Aim::AtMost(2.0)),
-            idle: pair("memory per idle partition", "", Unit::Kibibytes, Aim::AtMost(25.0)),
+            replay_small: pair(
+                "the same, 4 KiB batches over 1,000 partitions",
+                "",
+                Unit::Seconds,
+                Aim::AtMost(3.0),
+            ),
+            start: pair(
+                "clean start with 5,000 topics, each written to",
+                "",
+                Unit::Seconds,
+                Aim::AtMost(2.0),
+            ),
+            idle: pair(
+                "memory per idle partition, each written to",
+                "",
+                Unit::Kibibytes,
+                Aim::AtMost(25.0),
+            ),
         }
     }
 
@@ -129,7 +146,7 @@ impl Rows {
             .into_iter()
             .chain([self.round, self.round_apart])
             .chain(fetches)
-            .chain([self.single, self.replay, self.start, self.idle])
+            .chain([self.single, self.replay, self.replay_small, self.start, self.idle])
             .collect()
     }
 }
@@ -208,6 +225,7 @@ impl Bench {
         server.stop().map_err(during("stop the server"))?;
         if self.wants(Figure::Replay) {
             self.replay(rows)?;
+            self.replay_small(rows)?;
         }
         if self.wants(Figure::Idle) {
             self.idle(rows)?;
@@ -373,6 +391,31 @@ impl Bench {
         Ok(())
     }
 
+    /// As small and spread as it comes: what recovery takes for each batch and each partition.
+    fn replay_small(&self, rows: &mut Rows) -> Result<(), Failure> {
+        tell(format_args!("  recovery of small batches"));
+        let data = self.dir.join("killed-small");
+        let server = Server::start(&data)?;
+        let batch = batch(SMALL_BATCH_BYTES);
+        let count = usize::try_from(PARTITIONS).unwrap_or(1);
+        let rounds = REPLAY_BYTES / batch.len() / count;
+        let write = || {
+            create(&server.kafka, "replay", PARTITIONS)?;
+            let share = PARTITIONS / CONNECTIONS;
+            let requests = (0..CONNECTIONS).map(|connection| {
+                wire::produce("replay", connection * share..(connection + 1) * share, &batch)
+            });
+            let mut round = drive::Round::new(&server.kafka, requests.collect())?;
+            (0..rounds).try_for_each(|_| round.run(wire::produced).map(drop))
+        };
+        write().map_err(during("write what is to be recovered"))?;
+        server.kill().map_err(during("kill the server"))?;
+        let start_time = Server::start(&data)?.start_time;
+        let bytes = (rounds * count * batch.len()) as u64;
+        rows.replay_small.add(start_time.as_secs_f64() / per(bytes, 1) * 1e9, None);
+        Ok(())
+    }
+
     fn idle(&self, rows: &mut Rows) -> Result<(), Failure> {
         tell(format_args!("  5,000 topics"));
         let data = self.dir.join("idle");
@@ -383,6 +426,12 @@ impl Bench {
             let request = wire::create(names, 1, ("retention.ms", "-1"));
             let created = drive::ask(&server.kafka, &request, wire::created);
             created.map_err(during("create topics"))?;
+        }
+        let batch = batch(SMALL_BATCH_BYTES);
+        for name in &names {
+            let written =
+                drive::ask(&server.kafka, &wire::produce(name, 0..1, &batch), wire::produced);
+            written.map_err(during("write to a topic"))?;
         }
         server.stop().map_err(during("stop the server"))?;
         let server = Server::start(&data)?;
