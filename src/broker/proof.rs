@@ -11,9 +11,9 @@
 //!   offline.rs    a partition that cannot be opened, and what is kept of it meanwhile
 //! ```
 //!
-//! A new kind of event (a retention, a compaction) becomes one more `Step` of the scenario, and what it may take away is said
-//! by a note of the journal and allowed for in the model; images and failing calls then meet it. `flips.rs` does not depend on
-//! what happened: rot is right bytes, a named range, a partition that is offline, or a start that is refused.
+//! A new kind of event becomes one more `Step` of the scenario, and what it may take away is said by a note of the journal and
+//! allowed for in the model; images and failing calls then meet it, and [`Covered`] says that they did. `flips.rs` does not
+//! depend on what happened: rot is right bytes, a named range, a partition that is offline, or a start that is refused.
 //!
 //! Each run draws its seed afresh and says it; `TLOG_TEST_SEED` repeats one, but for the moments at which threads take
 //! turns. `TLOG_TEST_LONG` has more lives, images and bits.
@@ -67,8 +67,12 @@ mod images;
 mod model;
 mod offline;
 pub(super) mod scenario;
+mod unread;
 
 use std::path::{Path, PathBuf};
+
+use crate::disk::sim::{Operation, SimDisk};
+use scenario::{Death, Journal, Note, play};
 
 /// More in the long mode.
 pub(super) fn count(short: usize, long: usize) -> usize {
@@ -97,6 +101,99 @@ impl Drop for Context {
             eprintln!("{}", self.0);
         }
     }
+}
+
+/// How often lives did what they are there for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Covered {
+    segments: usize,
+    checkpoints: usize,
+    recycled: usize,
+    freed: usize,
+    /// Topics that were deleted, as far as they had files.
+    deleted: usize,
+    /// Log starts that moved by retention or on request.
+    cut: usize,
+    /// Segments of topics that were not deleted, below a log start.
+    unlinked: usize,
+    /// Compacted segments that were put in the place of others.
+    replaced: usize,
+}
+
+impl Covered {
+    /// What a life that is worth looking at has.
+    const LIFE: Self = Self {
+        segments: 8,
+        checkpoints: 2,
+        recycled: 1,
+        freed: 1,
+        deleted: 1,
+        cut: 1,
+        unlinked: 1,
+        replaced: 1,
+    };
+
+    fn is_at_least(&self, other: Self) -> bool {
+        self.segments >= other.segments
+            && self.checkpoints >= other.checkpoints
+            && self.recycled >= other.recycled
+            && self.freed >= other.freed
+            && self.deleted >= other.deleted
+            && self.cut >= other.cut
+            && self.unlinked >= other.unlinked
+            && self.replaced >= other.replaced
+    }
+
+    fn add(&mut self, operations: &[Operation], notes: &[Note]) {
+        let ends = |path: &PathBuf, end: &str| path.to_string_lossy().ends_with(end);
+        let is_of = |path: &PathBuf, name: &str| {
+            path.strip_prefix(scenario::DATA)
+                .is_ok_and(|path| path.to_string_lossy().starts_with(name))
+        };
+        for operation in operations {
+            match operation {
+                Operation::Create(path) if ends(path, ".timeindex") => self.segments += 1,
+                Operation::Rename(_, to) if ends(to, "meta/checkpoint") => self.checkpoints += 1,
+                Operation::Rename(_, to) if ends(to, ".swap") => self.replaced += 1,
+                Operation::Rename(from, to) if is_below(to, "commitlog") => {
+                    if ends(to, ".log") {
+                        self.recycled += 1;
+                    } else if ends(from, ".log") {
+                        self.freed += 1;
+                    }
+                }
+                // Of a topic that is deleted the whole directory goes.
+                Operation::Remove(path) if ends(path, "partition.meta") => self.deleted += 1,
+                // Not what compaction replaces.
+                Operation::Remove(path) if ends(path, ".log") => {
+                    let is_plain = ["a-", "b-"].iter().any(|name| is_of(path, name));
+                    self.unlinked += usize::from(is_plain);
+                }
+                _ => {}
+            }
+        }
+        let mut starts = std::collections::BTreeMap::new();
+        for note in notes {
+            if let Note::Cut(place, start) = note {
+                let before = starts.insert(*place, *start).unwrap_or(0);
+                self.cut += usize::from(before < *start);
+            }
+        }
+    }
+}
+
+/// The next seed from `seed` on whose life has everything in it, as far as threads take the same turns again.
+async fn rich_life(seed: u64, steps: usize) -> (u64, Vec<Operation>) {
+    for seed in seed..seed + 60 {
+        let (disk, journal, mut covered) = (SimDisk::new(), Journal::default(), Covered::default());
+        play(&disk, &Death::of(&disk), &journal, seed, steps).await.unwrap();
+        Death::is_a_defect();
+        covered.add(&disk.operations(), &journal.notes());
+        if covered.is_at_least(Covered::LIFE) {
+            return (seed, disk.operations());
+        }
+    }
+    panic!("no life has everything in it");
 }
 
 fn is_below(path: &Path, dir: &str) -> bool {

@@ -14,8 +14,10 @@
 //! * [`SimDisk::crash`]: of each 512-byte sector with pending writes some prefix of them has arrived (none and all
 //!   included), so a sector is never torn in itself; each pending change of a length or of a directory entry has
 //!   arrived or not, by itself.
-//! * Calls that change something are counted from 0 ([`SimDisk::operations`]); reads are not.
-//!   [`SimDisk::stop_at`] lets the process die within one of them, [`SimDisk::fail_at`] fails one.
+//! * Calls that change something are counted from 0 ([`SimDisk::operations`]). [`SimDisk::stop_at`] lets the process die
+//!   within one of them, [`SimDisk::fail_at`] fails one, [`SimDisk::tear_at`] fails a write with some of it done.
+//! * Calls that only look are counted apart ([`SimDisk::reads`]); [`SimDisk::fail_read_at`] fails one. What is not there
+//!   cannot fail otherwise: an open of a file that is missing counts for nothing.
 //! * [`DiskFile::write_all_synced`] makes its own bytes durable and leaves the rest pending, as `RWF_DSYNC` may.
 //! * [`SimDisk::set_capacity`] makes the disk small: what does not fit is `StorageFull`, a write after as much as
 //!   fits. Without it the disk is without bounds and tells no size. What directories lead to counts; so do allocated
@@ -66,6 +68,21 @@ pub enum Operation {
     Rename(PathBuf, PathBuf),
     /// A file or an emptied directory was removed.
     Remove(PathBuf),
+}
+
+/// One counted call that changes nothing, with the name at the time of opening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// A file that exists was opened.
+    Open(PathBuf),
+    /// Position, and how many bytes were asked for.
+    Bytes(PathBuf, u64, usize),
+    /// The length of a file.
+    Len(PathBuf),
+    /// The entries of a directory.
+    List(PathBuf),
+    /// Whether something has this name.
+    Exists(PathBuf),
 }
 
 /// The small generator behind everything random here and in the tests (splitmix64).
@@ -161,6 +178,11 @@ struct State {
     fail_at: Option<(usize, i32)>,
     /// End of the path of files.
     fail_on: Option<(&'static str, i32)>,
+    tear_at: Option<(usize, i32, usize)>,
+    reads: Vec<Read>,
+    fail_read_at: Option<(usize, i32)>,
+    /// It is an image that lacks something.
+    has_lost: bool,
     dead: bool,
     capacity: Option<Capacity>,
     camera: Option<Camera>,
@@ -201,6 +223,8 @@ enum Fate {
     /// It takes place as far as unsynced things do, but the caller never hears of it.
     Died,
     Failed(i32),
+    /// The error, and of how many eighths of the bytes it may be that they arrive.
+    Torn(i32, usize),
 }
 
 fn no_room() -> io::Error {
@@ -230,10 +254,24 @@ impl State {
             Some(Operation::Create(path) | Operation::Write(path, ..)) => path.ends_with(end),
             _ => false,
         };
-        match (self.fail_at, self.fail_on) {
-            (Some((at, errno)), _) if at == number => Ok(Fate::Failed(errno)),
-            (_, Some((end, errno))) if fails_on(end) => Ok(Fate::Failed(errno)),
+        match (self.fail_at, self.tear_at, self.fail_on) {
+            (Some((at, errno)), _, _) if at == number => Ok(Fate::Failed(errno)),
+            (_, Some((at, errno, eighths)), _) if at == number => Ok(Fate::Torn(errno, eighths)),
+            (_, _, Some((end, errno))) if fails_on(end) => Ok(Fate::Failed(errno)),
             _ => Ok(Fate::Done),
+        }
+    }
+
+    /// Counts a call that changes nothing.
+    fn look(&mut self, read: Read) -> io::Result<()> {
+        if self.dead {
+            return Err(dead());
+        }
+        let number = self.reads.len();
+        self.reads.push(read);
+        match self.fail_read_at {
+            Some((at, errno)) if at == number => Err(io::Error::from_raw_os_error(errno)),
+            _ => Ok(()),
         }
     }
 
@@ -262,7 +300,7 @@ impl State {
         match self.begin(operation)? {
             Fate::Done => apply(self),
             Fate::Died => apply(self).and(Err(dead())),
-            Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Fate::Failed(errno) | Fate::Torn(errno, _) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 
@@ -524,6 +562,29 @@ impl SimDisk {
         self.lock().fail_on = Some((end, errno));
     }
 
+    /// Operation `number` (from 0) fails with the error `errno`; if it is a write, with the first `eighths` of its bytes done,
+    /// whose sectors may reach the disk or not.
+    pub fn tear_at(&self, number: usize, errno: i32, eighths: usize) {
+        self.lock().tear_at = Some((number, errno, eighths));
+    }
+
+    /// Every counted call that changes nothing so far.
+    #[must_use]
+    pub fn reads(&self) -> Vec<Read> {
+        self.lock().reads.clone()
+    }
+
+    /// Call `number` (from 0) of those that change nothing fails with the error `errno`, and tells nothing. None: no more.
+    pub fn fail_read_at(&self, fail: Option<(usize, i32)>) {
+        self.lock().fail_read_at = fail;
+    }
+
+    /// Whether this is the image of a disk that had something which is not in it.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.lock().has_lost
+    }
+
     /// From now on no more than so many bytes and inodes.
     pub fn set_capacity(&self, bytes: u64, inodes: u64) {
         self.lock().capacity = Some(Capacity { bytes, inodes });
@@ -543,20 +604,26 @@ impl SimDisk {
                 state.apply_entry(&change, true);
             }
         }
+        let mut has_lost = false;
         for node in &mut state.nodes {
             match node {
-                Node::Dir { live, durable } => live.clone_from(durable),
+                Node::Dir { live, durable } => {
+                    has_lost |= live != durable;
+                    live.clone_from(durable);
+                }
                 Node::File { live, durable, pending, .. } => {
                     if !pending.is_empty() {
                         let image = Arc::unwrap_or_clone(std::mem::take(durable));
                         *durable = Arc::new(crashed_content(image, pending, &mut random));
                     }
+                    has_lost |= live != durable;
                     live.clone_from(durable);
                     pending.clear();
                 }
             }
         }
-        Self::with(State { nodes: state.nodes, capacity: state.capacity, ..State::default() })
+        let State { nodes, capacity, .. } = state;
+        Self::with(State { nodes, capacity, has_lost, ..State::default() })
     }
 
     /// The end of the process alone (kill -9): a new disk with the page cache as it was, still unsynced.
@@ -646,6 +713,9 @@ impl Disk for SimDisk {
         }
         let node = state.find(path)?;
         state.content(node)?;
+        if mode != OpenMode::CreateNew {
+            state.look(Read::Open(path.to_owned()))?;
+        }
         let writable = mode != OpenMode::Read;
         Ok(Arc::new(SimFile { disk: self.clone(), node, path: path.to_owned(), writable }))
     }
@@ -675,15 +745,20 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.dead {
             return Err(dead());
         }
-        Ok(state.dir(state.find(dir)?)?.keys().cloned().collect())
+        let node = state.find(dir)?;
+        state.dir(node)?;
+        state.look(Read::List(dir.to_owned()))?;
+        Ok(state.dir(node)?.keys().cloned().collect())
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.lock().find(path).is_ok())
+        let mut state = self.lock();
+        state.look(Read::Exists(path.to_owned()))?;
+        Ok(state.find(path).is_ok())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -706,12 +781,15 @@ impl Disk for SimDisk {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        if !self.exists(path)? {
+        if self.lock().find(path).is_err() {
             return Ok(());
         }
         for name in self.list(path)? {
             let child = path.join(name);
-            let is_dir = self.list(&child).is_ok();
+            let is_dir = {
+                let state = self.lock();
+                state.find(&child).is_ok_and(|node| state.dir(node).is_ok())
+            };
             if is_dir { self.remove_dir_all(&child)? } else { self.remove_file(&child)? }
         }
         self.lock().change(Operation::Remove(path.to_owned()), |state| {
@@ -731,7 +809,7 @@ impl Disk for SimDisk {
                 Ok(())
             }
             Fate::Died => Err(dead()),
-            Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Fate::Failed(errno) | Fate::Torn(errno, _) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 

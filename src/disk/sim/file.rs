@@ -44,10 +44,8 @@ fn joined(parts: &[io::IoSlice<'_>]) -> Vec<u8> {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let state = self.disk.lock();
-        if state.dead {
-            return Err(dead());
-        }
+        let mut state = self.disk.lock();
+        state.look(Read::Bytes(self.path.clone(), position, buffer.len()))?;
         let position = usize::try_from(position).map_err(io::Error::other)?;
         let rest = state.content(self.node)?.get(position..).unwrap_or_default();
         let length = rest.len().min(buffer.len());
@@ -65,8 +63,10 @@ impl DiskFile for SimFile {
         let mut state = self.disk.lock();
         let fate = state.begin(Operation::Write(self.path.clone(), position, bytes.len()))?;
         let position = usize::try_from(position).map_err(io::Error::other)?;
-        if let Fate::Failed(_) = fate {
-            bytes.truncate(bytes.len() / 2);
+        match fate {
+            Fate::Failed(_) => bytes.truncate(bytes.len() / 2),
+            Fate::Torn(_, eighths) => bytes.truncate(bytes.len() * eighths / 8),
+            Fate::Done | Fate::Died => {}
         }
         let fits = self.cut_to_room(&state, position, &mut bytes);
         state.write(self.node, Change::Write { position, bytes: bytes.into() });
@@ -74,7 +74,7 @@ impl DiskFile for SimFile {
             Fate::Done if !fits => Err(no_room()),
             Fate::Done => Ok(()),
             Fate::Died => Err(dead()),
-            Fate::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Fate::Failed(errno) | Fate::Torn(errno, _) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 
@@ -106,6 +106,11 @@ impl DiskFile for SimFile {
                 state.write(self.node, Change::Write { position, bytes });
                 Err(dead())
             }
+            Fate::Torn(errno, eighths) => {
+                bytes.truncate(bytes.len() * eighths / 8);
+                state.write(self.node, Change::Write { position, bytes: bytes.into() });
+                Err(io::Error::from_raw_os_error(errno))
+            }
             // There was no room for all of it.
             Fate::Failed(ENOSPC) => {
                 bytes.truncate(bytes.len() / 2);
@@ -130,7 +135,7 @@ impl DiskFile for SimFile {
                 Ok(())
             }
             Fate::Died => Err(dead()),
-            Fate::Failed(errno) => {
+            Fate::Failed(errno) | Fate::Torn(errno, _) => {
                 if let Node::File { pending, .. } = &mut state.nodes[self.node] {
                     pending.clear();
                 }
@@ -165,10 +170,8 @@ impl DiskFile for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        let state = self.disk.lock();
-        if state.dead {
-            return Err(dead());
-        }
+        let mut state = self.disk.lock();
+        state.look(Read::Len(self.path.clone()))?;
         Ok(state.content(self.node)?.len() as u64)
     }
 }
