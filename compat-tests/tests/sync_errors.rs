@@ -113,8 +113,10 @@ fn a_failed_commit_ends_the_server_and_nothing_acknowledged_is_lost() -> Result<
     Ok(())
 }
 
+/// That is all it shows: the page cache keeps what the failed call did not write. What a disk that dropped it has after
+/// that is shown by `after_a_failed_call_nothing_is_acknowledged_that_is_not_there` of `src/broker/proof/failing.rs`.
 #[test]
-fn a_failed_sync_of_a_segment_loses_nothing() -> Result<()> {
+fn a_failed_sync_of_a_segment_fails_the_stop_and_is_named() -> Result<()> {
     if !can_trace() {
         return Ok(());
     }
