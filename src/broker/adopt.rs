@@ -20,7 +20,7 @@ impl From<Recovered> for Adopted {
             .map_or(0, |highest| highest.saturating_add(PRODUCER_ID_DISTANCE));
         let topics = one_of_each_name(recovered.topics.into_iter().map(topic));
         Self {
-            catalogue: Catalogue { next_producer_id, topics, ..Catalogue::default() },
+            catalogue: Catalogue::of(next_producer_id, topics),
             last_commit: recovered.last_commit,
         }
     }

@@ -29,7 +29,7 @@ use super::topic_config::{TopicOptions, check_option};
 use super::topics::{Registry, Topic};
 use super::unshipped::Lag;
 use crate::disk::Disk;
-use crate::log::{self, Log};
+use crate::log::{self, Log, ProducerRoom};
 use crate::tier::{SealedSecret, Tier, TopicInfo, TopicRecord};
 use crate::types::{
     ClusterId, CommitNumber, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition, in_words,
@@ -92,6 +92,8 @@ pub struct Broker {
     pub(super) tier: Option<Arc<Tier>>,
     registry: RwLock<Registry>,
     producer_ids: Mutex<ProducerIds>,
+    /// What the producers in the turns of all partitions take.
+    pub(super) producer_room: Arc<ProducerRoom>,
     memory: Arc<Semaphore>,
     committer: Committer,
     pub(super) cleaner: Arc<Cleaner>,
@@ -132,7 +134,7 @@ impl Broker {
             &segments,
             adopted.catalogue,
             adopted.last_commit,
-            config.commit_log_file_bytes,
+            &config,
         )?;
         if let Some(tier) = &tier {
             check_key(tier, &catalogue)?;
@@ -145,10 +147,11 @@ impl Broker {
             metrics.clone(),
         );
         let committer = Committer::new(config.memory_budget_bytes, Arc::clone(&room));
+        let producer_room = Arc::new(catalogue.producer_room().clone());
         let mut registry = Registry::default();
         let mut to_ship = Vec::new();
         for state in catalogue.topics.values() {
-            let counters = (&local_log, &metrics);
+            let counters = (&local_log, &producer_room, &metrics);
             let topic_logs = logs.take(state);
             let topic = serve(state, topic_logs, catalogue.start_number, &committer, counters);
             to_ship.push((Arc::clone(&topic), state.clone()));
@@ -189,6 +192,7 @@ impl Broker {
             tier,
             registry: RwLock::new(registry),
             producer_ids: Mutex::new(ProducerIds { next, end: next, reserved: next }),
+            producer_room,
             committer,
             cleaner: Arc::default(),
             scrubbing: CancellationToken::new(),
@@ -411,7 +415,7 @@ impl Broker {
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(CreateTopicError::Storage)?;
-        let counters = (&self.local_log, &self.metrics);
+        let counters = (&self.local_log, &self.producer_room, &self.metrics);
         Ok(serve(state, logs, self.start_number, &self.committer, counters))
     }
 
@@ -822,7 +826,7 @@ fn serve(
     logs: Vec<(Log, Option<String>)>,
     start_number: u64,
     committer: &Committer,
-    (local_log, metrics): (&Arc<LocalLog>, &Metrics),
+    (local_log, producer_room, metrics): (&Arc<LocalLog>, &Arc<ProducerRoom>, &Metrics),
 ) -> Arc<Topic> {
     let options = Arc::new(RwLock::new(Arc::new(TopicOptions::from_checked(&state.options))));
     let partitions = (0..)
@@ -833,6 +837,7 @@ fn serve(
                 topic: state.name.clone(),
                 options: Arc::clone(&options),
                 committer: committer.clone(),
+                producer_room: Arc::clone(producer_room),
                 local_log: Arc::clone(local_log),
                 metrics: metrics.clone(),
             };

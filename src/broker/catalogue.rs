@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::{ProducerSnapshot, ProducerStates};
+use crate::log::{ProducerRoom, ProducerSnapshot, ProducerStates};
 use crate::record::BatchHeader;
 use crate::types::{
-    CommitNumber, LeaderEpoch, Offset, Sequence, TopicId, TopicName, TopicPartition,
+    CommitNumber, LeaderEpoch, Offset, Sequence, TopicId, TopicName, TopicPartition, limits,
 };
 
 /// Kafka: `producer.id.expiration.ms`.
@@ -214,6 +214,12 @@ pub struct TopicState {
     pub partitions: Vec<PartitionState>,
 }
 
+impl TopicState {
+    fn counted_producers(&self) -> usize {
+        self.partitions.iter().map(|partition| partition.producers.counted()).sum()
+    }
+}
+
 /// A deleted topic of which too few shard servers know: all that its mark there says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -361,7 +367,7 @@ pub enum ApplyError {
 
 /// All topics and counters of a data directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Stored")]
 pub struct Catalogue {
     /// Unclean starts so far.
     pub start_number: u64,
@@ -371,8 +377,30 @@ pub struct Catalogue {
     #[serde(with = "topic_list")]
     pub topics: BTreeMap<TopicId, TopicState>,
     /// Deleted topics that the shard servers are still to be told of. Format 1 had none.
-    #[serde(with = "topic_list", default)]
+    #[serde(with = "topic_list")]
     pub deleted: BTreeMap<TopicId, DeletedTopic>,
+    /// What the idempotent producers of all `topics` take together.
+    #[serde(skip)]
+    producer_room: ProducerRoom,
+}
+
+/// A catalogue as it is read, with nothing that is derived.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    start_number: u64,
+    next_producer_id: i64,
+    #[serde(with = "topic_list")]
+    topics: BTreeMap<TopicId, TopicState>,
+    #[serde(with = "topic_list", default)]
+    deleted: BTreeMap<TopicId, DeletedTopic>,
+}
+
+impl From<Stored> for Catalogue {
+    fn from(stored: Stored) -> Self {
+        let Stored { start_number, next_producer_id, topics, deleted } = stored;
+        Self { start_number, deleted, ..Self::of(next_producer_id, topics) }
+    }
 }
 
 /// Topics carry their id, so a list says it once.
@@ -429,6 +457,40 @@ mod producer_list {
 }
 
 impl Catalogue {
+    /// A catalogue of these topics.
+    #[must_use]
+    pub fn of(next_producer_id: i64, topics: BTreeMap<TopicId, TopicState>) -> Self {
+        let mut catalogue = Self { next_producer_id, topics, ..Self::default() };
+        catalogue.bound_producers(limits::PRODUCERS);
+        catalogue
+    }
+
+    /// Counts the idempotent producers and keeps their number within `most` from here on. Where an earlier release left
+    /// more, no partition keeps more than the number for all with which they fit: its newest.
+    pub fn bound_producers(&mut self, most: usize) {
+        let partitions = |topic: &TopicState| {
+            topic.partitions.iter().map(|it| it.producers.counted()).collect::<Vec<_>>()
+        };
+        let counts: Vec<usize> = self.topics.values().flat_map(partitions).collect();
+        let with = |each: usize| counts.iter().map(|count| *count.min(&each)).sum::<usize>();
+        let mut taken = with(usize::MAX);
+        if taken > most {
+            let each = (1..=limits::PARTITION_PRODUCERS).rev().find(|each| with(*each) <= most);
+            let each = each.unwrap_or(0);
+            for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.producers.keep_newest(1 + each);
+            }
+            taken = with(each);
+        }
+        self.producer_room = ProducerRoom::new(most, taken);
+    }
+
+    /// What the idempotent producers take.
+    #[must_use]
+    pub fn producer_room(&self) -> &ProducerRoom {
+        &self.producer_room
+    }
+
     /// Applies an event.
     ///
     /// # Errors
@@ -439,10 +501,16 @@ impl Catalogue {
                 if let Some(other) = self.topics.values().find(|other| other.name == topic.name) {
                     return Err(ApplyError::NameTaken { topic: topic.id, other: other.id });
                 }
+                let producers = topic.counted_producers();
                 self.topics.insert(topic.id, topic);
+                // None in any that was ever written.
+                if producers > 0 {
+                    self.bound_producers(self.producer_room.most());
+                }
             }
             Event::TopicDeleted { topic } => {
                 let state = self.topics.remove(&topic).ok_or(ApplyError::NoTopic { topic })?;
+                self.producer_room.give_back(state.counted_producers());
                 if state.partitions.iter().any(|partition| partition.ships) {
                     self.deleted.insert(topic, state.into());
                 }
@@ -514,7 +582,7 @@ impl Catalogue {
         appended_ms: i64,
     ) -> Result<(), ApplyError> {
         let start_number = self.start_number;
-        let state = self.partition_mut(id)?;
+        let state = partition_of(&mut self.topics, id)?;
         if header.base_offset != state.log_end {
             return Err(ApplyError::Gap {
                 partition: id,
@@ -530,7 +598,7 @@ impl Catalogue {
         state.start_number = start_number;
         state.log_end = header.next_offset();
         if header.producer_id >= 0 {
-            state.producers.apply(header, appended_ms);
+            state.producers.apply(header, appended_ms, &self.producer_room);
         }
         if state.ships {
             let mark = AppendMark { first_offset: header.base_offset, commit, appended_ms };
@@ -543,7 +611,7 @@ impl Catalogue {
     pub fn expire_producers(&mut self, now_ms: i64) {
         for topic in self.topics.values_mut() {
             for partition in &mut topic.partitions {
-                partition.producers.expire(now_ms, PRODUCER_AGE_MS);
+                partition.producers.expire(now_ms, PRODUCER_AGE_MS, &self.producer_room);
             }
         }
     }
@@ -559,12 +627,19 @@ impl Catalogue {
     }
 
     fn partition_mut(&mut self, id: TopicPartition) -> Result<&mut PartitionState, ApplyError> {
-        let topic = self.topic_mut(id.topic)?;
-        usize::try_from(id.partition)
-            .ok()
-            .and_then(|index| topic.partitions.get_mut(index))
-            .ok_or(ApplyError::NoPartition { partition: id })
+        partition_of(&mut self.topics, id)
     }
+}
+
+fn partition_of(
+    topics: &mut BTreeMap<TopicId, TopicState>,
+    id: TopicPartition,
+) -> Result<&mut PartitionState, ApplyError> {
+    let topic = topics.get_mut(&id.topic).ok_or(ApplyError::NoTopic { topic: id.topic })?;
+    usize::try_from(id.partition)
+        .ok()
+        .and_then(|index| topic.partitions.get_mut(index))
+        .ok_or(ApplyError::NoPartition { partition: id })
 }
 
 /// Forgets epochs without records at or above `log_start`; the one that holds it begins there, and the last one stays.
@@ -609,3 +684,6 @@ pub(super) fn forget_marks_below(marks: &mut Vec<AppendMark>, offset: Offset) {
     let keep = marks.iter().rposition(|mark| mark.first_offset <= offset).unwrap_or(0);
     marks.drain(..keep);
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,8 +177,14 @@ pub fn copy_of(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::broker::{PartitionState, TopicState};
     use crate::disk::FileDisk;
+    use crate::log::ProducerRoom;
+    use crate::record::BatchHeader;
+    use crate::types::{LeaderEpoch, TopicId, TopicName, limits};
 
     #[test]
     fn a_checkpoint_of_format_1_opens() {
@@ -186,6 +192,59 @@ mod tests {
         let names: Vec<&str> = old.catalogue.topics.values().map(|t| t.name.as_str()).collect();
         assert_eq!((old.commit, names), (8, vec!["disk-1", "plain-1"]));
         assert!(old.catalogue.deleted.is_empty());
+    }
+
+    /// Bytes of a checkpoint of one topic with so many partitions, each with so many producers that sent all that is kept of
+    /// them, with the longest numbers.
+    fn bytes_of(partitions: usize, producers: i64) -> usize {
+        let mut partition = PartitionState::empty(i64::MAX, LeaderEpoch(i32::MAX), u64::MAX, false);
+        let room = ProducerRoom::new(usize::MAX, 0);
+        for producer_id in 0..producers {
+            let producer_id = limits::PRODUCER_IDS - 1 - producer_id;
+            for _ in 0..limits::PRODUCER_BATCHES + 1 {
+                let header = BatchHeader {
+                    base_offset: i64::MAX,
+                    batch_length: 100,
+                    leader_epoch: 0,
+                    magic: 2,
+                    crc: 0,
+                    attributes: 0,
+                    last_offset_delta: 0,
+                    base_timestamp: 0,
+                    max_timestamp: i64::MIN,
+                    producer_id,
+                    producer_epoch: i16::MIN,
+                    base_sequence: i32::MAX,
+                    record_count: 1,
+                };
+                partition.producers.apply(&header, i64::MAX, &room);
+            }
+        }
+        let topic = TopicState {
+            id: TopicId([1; 16]),
+            name: TopicName::new(&"t".repeat(200)).unwrap(),
+            revision: u64::MAX,
+            options: BTreeMap::new(),
+            sealed_secret: "00".repeat(100),
+            partitions: vec![partition; partitions],
+        };
+        let catalogue = Catalogue::of(i64::MAX, [(topic.id, topic)].into());
+        let checkpoint = Checkpoint { commit: u64::MAX, clean: false, catalogue };
+        serde_json::to_vec(&checkpoint).unwrap().len()
+    }
+
+    #[test]
+    fn all_producers_that_are_remembered_fit_a_checkpoint() {
+        let producer = bytes_of(1, 11) - bytes_of(1, 10);
+        let partition = bytes_of(11, 0) - bytes_of(10, 0);
+        println!("{producer} bytes per producer, {partition} per partition");
+        assert!(producer > 500, "{producer}");
+        // Each partition in a topic of its own.
+        let partitions = limits::BROKER_PARTITIONS * (partition + bytes_of(1, 0));
+        let producers = (limits::PRODUCERS + limits::BROKER_PARTITIONS) * producer;
+        let bytes = (partitions + producers) as u64;
+        // The other half is for what else a partition has: epochs, runs, marks.
+        assert!(bytes < LARGEST_BYTES / 2, "{bytes}");
     }
 
     #[test]

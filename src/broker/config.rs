@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::scrubber::ScrubConfig;
+use crate::types::limits;
 
 /// Settings of the broker.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub keep_reserve: bool,
     /// Bytes that requests and queues may hold together.
     pub memory_budget_bytes: usize,
+    /// Idempotent producers that are remembered beside the first of each partition, [`limits::PRODUCERS`] at most.
+    pub producers: usize,
     /// A checkpoint is written when so much was committed since the last.
     pub checkpoint_bytes: u64,
     /// Nothing is committed while the commit log above the last checkpoint is longer: it bounds recovery.
@@ -48,6 +51,7 @@ impl Config {
             auto_create_topics: true,
             keep_reserve: true,
             memory_budget_bytes: 512 << 20,
+            producers: limits::PRODUCERS,
             checkpoint_bytes: 256 << 20,
             commit_log_bytes: 1 << 30,
             commit_log_file_bytes: 64 << 20,

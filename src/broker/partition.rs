@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::recovery::log_config;
 use super::topic_config::{TimestampType, TopicOptions};
 use super::unshipped::{Lag, Unshipped};
-use crate::log::{self, Log, ProducerStates, Reader, Verdict};
+use crate::log::{self, Log, ProducerRoom, ProducerStates, Reader, Verdict};
 use crate::record::{self, BatchHeader};
 use crate::tier::ShipHandle;
 use crate::types::{
@@ -136,6 +136,7 @@ pub struct Partition {
     unlinking: Mutex<()>,
     compaction: Compaction,
     committer: Committer,
+    producer_room: Arc<ProducerRoom>,
     local_log: Arc<LocalLog>,
     pub(super) metrics: Metrics,
 }
@@ -151,6 +152,8 @@ pub(super) struct Parts {
     pub topic: TopicName,
     pub options: Arc<RwLock<Arc<TopicOptions>>>,
     pub committer: Committer,
+    /// Of all partitions; those of `state` are counted in it.
+    pub producer_room: Arc<ProducerRoom>,
     pub local_log: Arc<LocalLog>,
     pub metrics: Metrics,
     /// See [`Partition::offline`].
@@ -209,6 +212,7 @@ impl Partition {
             unlinking: Mutex::default(),
             compaction: Compaction::new(state.log_end),
             committer: parts.committer,
+            producer_room: parts.producer_room,
             local_log: parts.local_log,
             metrics: parts.metrics,
         })
@@ -388,7 +392,7 @@ impl Partition {
         let queued = self.committer.append(Arc::clone(self), batch.freeze());
         let receiver = queued.inspect_err(|_| self.set_log_end(header.base_offset))?;
         if header.producer_id >= 0 {
-            turn.producers.apply(&header, now_ms);
+            turn.producers.apply(&header, now_ms, &self.producer_room);
         }
         if turn.epochs.last().is_none_or(|last| last.epoch < turn.epoch) {
             let start = EpochStart { epoch: turn.epoch, first_offset: header.base_offset };
@@ -577,7 +581,10 @@ impl Partition {
 
     /// Refuses every later append and wakes all who wait.
     pub(super) fn mark_deleted(&self) {
-        self.turn().deleted = true;
+        let mut turn = self.turn();
+        turn.deleted = true;
+        turn.producers.clear(&self.producer_room);
+        drop(turn);
         self.watermarks.send_modify(|_| ());
     }
 
@@ -678,9 +685,15 @@ impl Partition {
         self.gone.store(true, Ordering::SeqCst);
     }
 
+    /// The idempotent producers that it knows, and the newest batch of each.
+    #[cfg(test)]
+    pub(super) fn producers(&self) -> std::collections::HashMap<i64, Offset> {
+        self.turn().producers.newest_batches()
+    }
+
     /// Forgets producers that wrote nothing for long.
     pub(super) fn expire_producers(&self, now_ms: i64) {
-        self.turn().producers.expire(now_ms, PRODUCER_AGE_MS);
+        self.turn().producers.expire(now_ms, PRODUCER_AGE_MS, &self.producer_room);
     }
 }
 

@@ -411,6 +411,7 @@ mod tests {
             topic: TopicName::new("t").unwrap(),
             options: Arc::new(RwLock::new(Arc::new(options()))),
             committer: Committer::new(1 << 20, room),
+            producer_room: Arc::default(),
             local_log: Arc::new(LocalLog::new(1 << 40, 0, 0, metrics.clone())),
             metrics,
             offline: None,

@@ -17,6 +17,7 @@ use super::aside::{Aside, move_back};
 use super::catalogue::{Catalogue, Event, PartitionState, TopicState};
 use super::checkpoint::Checkpoint;
 use super::committer::kind;
+use super::config::Config;
 use super::data_dir::DataDir;
 use super::error::OpenError;
 use super::topic_config::TopicOptions;
@@ -86,7 +87,7 @@ pub(super) fn recover(
     segments: &Arc<dyn Disk>,
     adopted: Catalogue,
     first_commit: CommitNumber,
-    commit_log_file_bytes: u64,
+    config: &Config,
 ) -> Result<Recovered, OpenError> {
     let disk = &data_dir.reserve.disk();
     let path = checkpoint_path(&data_dir.path);
@@ -96,10 +97,13 @@ pub(super) fn recover(
         source,
     })?;
     let dir = data_dir.path.join("commitlog");
-    let config = wal::Config { file_bytes: commit_log_file_bytes, ..wal::Config::default() };
-    let Some(checkpoint) = Checkpoint::read(&**disk, &path)? else {
+    let producers = config.producers;
+    let file_bytes = config.commit_log_file_bytes;
+    let config = wal::Config { file_bytes, ..wal::Config::default() };
+    let Some(mut checkpoint) = Checkpoint::read(&**disk, &path)? else {
         let wal = Wal::create(Arc::clone(disk), &dir, data_dir.id, first_commit, config)?;
-        let first = Checkpoint { commit: first_commit, clean: false, catalogue: adopted };
+        let mut first = Checkpoint { commit: first_commit, clean: false, catalogue: adopted };
+        first.catalogue.bound_producers(producers);
         first.write(&**disk, &path)?;
         let mut replay = Replay::new(data_dir, segments, first.catalogue)?;
         // Of a directory that is lost.
@@ -108,6 +112,7 @@ pub(super) fn recover(
         replay.open_all()?;
         return Ok(replay.recovered(wal));
     };
+    checkpoint.catalogue.bound_producers(producers);
     let open = |replay: &mut dyn FnMut(CommitNumber, Vec<Entry>) -> Result<(), ReplayError>| {
         Wal::open(Arc::clone(disk), &dir, data_dir.id, checkpoint.commit, config, replay)
     };

@@ -215,6 +215,7 @@ impl Broker {
         self.retention.forget_all_but(|id| self.topic_by_id(&id.topic).is_some());
         for topic in self.topics() {
             for partition in topic.partitions() {
+                partition.expire_producers(now_ms);
                 if partition.is_deleted() || partition.offline().is_some() {
                     continue;
                 }

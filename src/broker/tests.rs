@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 
+use super::catalogue::PRODUCER_AGE_MS;
 use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Operation, SimDisk};
@@ -24,10 +25,10 @@ pub(super) fn try_start(disk: &SimDisk) -> Result<Arc<Broker>, OpenError> {
 }
 
 fn try_start_with(disk: &SimDisk, keep_reserve: bool) -> Result<Arc<Broker>, OpenError> {
-    try_start_changed(disk, |config| config.keep_reserve = keep_reserve)
+    try_start_as(disk, |config| config.keep_reserve = keep_reserve)
 }
 
-fn try_start_changed(
+fn try_start_as(
     disk: &SimDisk,
     change: impl FnOnce(&mut Config),
 ) -> Result<Arc<Broker>, OpenError> {
@@ -299,7 +300,7 @@ async fn two_lives(disk: &SimDisk) -> (Arc<Broker>, Arc<Topic>) {
 async fn nothing_is_committed_where_more_than_the_bound_would_be_to_replay() {
     const BOUND: u64 = 300_000;
     let disk = SimDisk::new();
-    let broker = try_start_changed(&disk, |config| config.commit_log_bytes = BOUND).unwrap();
+    let broker = try_start_as(&disk, |config| config.commit_log_bytes = BOUND).unwrap();
     let topic = broker.create_topic(plain("t", 1)).await.unwrap();
     let partition = topic.partition(0).unwrap();
     disk.fail_on("meta/checkpoint.tmp", 5);
@@ -514,6 +515,60 @@ async fn a_deletion_is_remembered_until_the_shard_servers_were_told() {
         assert_eq!(deleted.options["remote.storage.enable"], "true");
         assert!(again.topic("kept").is_some() && again.topic("local").is_none());
         again.stop();
+    }
+}
+
+/// The producers that a topic's partitions know, as they run and as a checkpoint has them.
+fn producers_of(topic: &Topic, stored: &Catalogue) -> [Vec<HashMap<i64, Offset>>; 2] {
+    let live = topic.partitions().iter().map(|partition| partition.producers()).collect();
+    let stored = &stored.topics[&topic.id()].partitions;
+    [live, stored.iter().map(|partition| partition.producers.newest_batches()).collect()]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bound_on_producers_holds_alike_before_and_after_a_restart() {
+    for clean in [true, false] {
+        let few = |config: &mut Config| config.producers = 8;
+        let disk = SimDisk::new();
+        let broker = try_start_as(&disk, few).unwrap();
+        let topic = broker.create_topic(plain("t", 4)).await.unwrap();
+        let other = broker.create_topic(plain("other", 2)).await.unwrap();
+        // Some 100 kB: checkpoints are written on the way.
+        for id in 0..200i64 {
+            let partition = topic.partition((id * id % 7 % 4) as i32).unwrap();
+            append(partition, sequenced(&"x".repeat(500), id, 0)).await;
+            if id % 50 == 49 {
+                append(other.partition(0).unwrap(), sequenced("y", id, 0)).await;
+            }
+        }
+        let live = topic.partitions().iter().map(|it| it.producers()).collect::<Vec<_>>();
+        assert_eq!(live.iter().map(HashMap::len).sum::<usize>(), 8 + 3, "{live:?}");
+        assert_eq!(other.partition(0).unwrap().producers().len(), 1);
+        assert_eq!(broker.producer_room.taken(), 8);
+        let disk = if clean {
+            broker.stop();
+            disk
+        } else {
+            disk.crash(rand_seed())
+        };
+        let again = try_start_as(&disk, few).unwrap();
+        let topic = again.topic("t").unwrap();
+        assert_eq!(producers_of(&topic, &stored(&disk)), [live.clone(), live], "clean: {clean}");
+        assert_eq!(again.producer_room.taken(), 8);
+        // What a topic held is there for others once it is gone.
+        again.delete_topic(topic.id()).await.unwrap();
+        assert_eq!(again.producer_room.taken(), 0);
+        let other = again.topic("other").unwrap();
+        for id in 300..306 {
+            append(other.partition(1).unwrap(), sequenced("z", id, 0)).await;
+        }
+        assert_eq!(again.producer_room.taken(), 5);
+        again.enforce_retention(crate::clock::wall_ms() + 2 * PRODUCER_AGE_MS).await;
+        assert_eq!(again.producer_room.taken(), 0);
+        assert!(other.partition(1).unwrap().producers().is_empty());
+        again.stop();
+        let stored = stored(&disk);
+        assert_eq!(stored.producer_room().taken(), 5);
     }
 }
 

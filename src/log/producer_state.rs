@@ -4,12 +4,13 @@
 //! resent one is answered as the first time and not appended again.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::BatchHeader;
 use crate::types::Offset;
-use crate::types::limits::PARTITION_PRODUCERS;
+use crate::types::limits::{PARTITION_PRODUCERS, PRODUCERS};
 
 /// Batches remembered per producer: clients keep no more requests in flight. Source: Kafka's `ProducerStateEntry`.
 const CACHED_BATCHES: usize = 5;
@@ -75,8 +76,68 @@ pub struct ProducerSnapshot {
     producers: Vec<(i64, Producer)>,
 }
 
-/// The producers of one partition, at most [`PARTITION_PRODUCERS`]: a further one displaces the one that wrote longest
-/// ago, which is then unknown and may go on with any sequence.
+/// What all partitions together may remember beside the first producer of each, and how much of it is taken. It is a number
+/// and no handle: a clone counts on its own.
+#[derive(Debug)]
+pub struct ProducerRoom {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl ProducerRoom {
+    /// Room for `most` producers, of which `taken` are there.
+    #[must_use]
+    pub fn new(most: usize, taken: usize) -> Self {
+        Self { most, taken: AtomicUsize::new(taken) }
+    }
+
+    /// Room for so many in all.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// How much is taken: the sum of [`ProducerStates::counted`] over all partitions.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Takes the room of one producer, where there is some.
+    fn take(&self) -> bool {
+        let one_more = |taken| (taken < self.most).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Gives back the room of partitions that are gone, or of producers that are.
+    pub fn give_back(&self, count: usize) {
+        let before = self.taken.fetch_sub(count, Ordering::Relaxed);
+        assert!(before >= count, "room for {count} producers given back, {before} taken");
+    }
+}
+
+impl Default for ProducerRoom {
+    fn default() -> Self {
+        Self::new(PRODUCERS, 0)
+    }
+}
+
+impl Clone for ProducerRoom {
+    fn clone(&self) -> Self {
+        Self::new(self.most, self.taken())
+    }
+}
+
+impl PartialEq for ProducerRoom {
+    fn eq(&self, other: &Self) -> bool {
+        (self.most, self.taken()) == (other.most, other.taken())
+    }
+}
+
+impl Eq for ProducerRoom {}
+
+/// The producers of one partition, at most [`PARTITION_PRODUCERS`] and, beside the first, as many as there is room for: a
+/// further one displaces the one that wrote longest ago, which is then unknown and may go on with any sequence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerStates {
     producers: HashMap<i64, Producer>,
@@ -116,13 +177,13 @@ impl ProducerStates {
     }
 
     /// Remembers a batch that was taken, offsets assigned. Also for replay, where nothing is checked.
-    pub fn apply(&mut self, header: &BatchHeader, now_ms: i64) {
+    pub fn apply(&mut self, header: &BatchHeader, now_ms: i64, room: &ProducerRoom) {
         let id = header.producer_id;
         if id < 0 {
             return;
         }
         if !self.producers.contains_key(&id) {
-            self.make_room();
+            self.make_room(room);
         }
         let producer = self.producers.entry(id).or_insert_with(|| Producer {
             epoch: header.producer_epoch,
@@ -149,14 +210,38 @@ impl ProducerStates {
 
     /// Forgets producers that wrote nothing for more than `max_age_ms` (Kafka: `producer.id.expiration.ms`). Gives their
     /// number.
-    pub fn expire(&mut self, now_ms: i64, max_age_ms: i64) -> usize {
+    pub fn expire(&mut self, now_ms: i64, max_age_ms: i64, room: &ProducerRoom) -> usize {
+        let counted = self.counted();
         let oldest_kept = (now_ms.saturating_sub(max_age_ms), i64::MIN);
+        if self.by_age.first().is_none_or(|oldest| *oldest >= oldest_kept) {
+            return 0;
+        }
         let kept = self.by_age.split_off(&oldest_kept);
         let expired = std::mem::replace(&mut self.by_age, kept);
         for (_, id) in &expired {
             self.producers.remove(id);
         }
+        room.give_back(counted - self.counted());
         expired.len()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self, room: &ProducerRoom) {
+        room.give_back(self.counted());
+        *self = Self::default();
+    }
+
+    /// Forgets all but those that wrote last. Whoever counts them has to count anew.
+    pub fn keep_newest(&mut self, count: usize) {
+        while self.producers.len() > count {
+            self.forget_oldest();
+        }
+    }
+
+    /// How many of them take room: all but one.
+    #[must_use]
+    pub fn counted(&self) -> usize {
+        self.len().saturating_sub(1)
     }
 
     /// Number of producers known.
@@ -203,9 +288,18 @@ impl ProducerStates {
         states
     }
 
-    fn make_room(&mut self) {
-        while self.producers.len() >= PARTITION_PRODUCERS {
-            let Some((_, id)) = self.by_age.pop_first() else { break };
+    /// For one that is new.
+    fn make_room(&mut self, room: &ProducerRoom) {
+        if self.is_empty() {
+            return;
+        }
+        if self.len() >= PARTITION_PRODUCERS || !room.take() {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, id)) = self.by_age.pop_first() {
             self.producers.remove(&id);
         }
     }

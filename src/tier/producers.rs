@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::body::{ProducerBatch, ProducerState, Trailer};
-use crate::log::ProducerStates;
+use crate::log::{ProducerRoom, ProducerStates};
 use crate::record::BatchHeader;
 use crate::types::limits::{PARTITION_PRODUCERS, PRODUCER_BATCHES};
 
@@ -75,14 +75,14 @@ impl Producers {
         self.states.values().cloned().collect()
     }
 
-    /// As the log keeps them; they count as used at `now_ms`.
-    pub fn into_log(self, now_ms: i64) -> ProducerStates {
+    /// As the log keeps them, where there is `room`; they count as used at `now_ms`.
+    pub fn into_log(self, now_ms: i64, room: &ProducerRoom) -> ProducerStates {
         let mut by_offset: Vec<_> = self.states.into_values().collect();
         by_offset.sort_by_key(newest);
         let mut states = ProducerStates::default();
         for state in by_offset {
             for batch in &state.batches {
-                states.apply(&header_of(&state, batch), now_ms);
+                states.apply(&header_of(&state, batch), now_ms, room);
             }
         }
         states
@@ -169,7 +169,7 @@ mod tests {
         let mut producers = Producers::default();
         let batch = header(7, 1, i32::MAX - 1, 50);
         producers.follow([&batch]);
-        let states = producers.into_log(1);
+        let states = producers.into_log(1, &ProducerRoom::default());
         assert_eq!(batch.last_sequence(), 0);
         let verdict = states.check(&batch);
         assert_eq!(verdict, Ok(crate::log::Verdict::Duplicate { base_offset: 50, timestamp: 50 }));

@@ -14,7 +14,7 @@ use super::shipper::{fold, until_fetched};
 use super::tier::{Core, OpenError};
 use super::waiting::{LISTING, Progress, Waiting};
 use crate::clock;
-use crate::log::ProducerStates;
+use crate::log::{ProducerRoom, ProducerStates};
 use crate::types::{CommitNumber, LeaderEpoch, Offset, TopicId, TopicPartition, in_words};
 
 /// Partitions that are read at the same time.
@@ -85,6 +85,8 @@ pub(super) async fn rebuild(
     let records = topics(core, progress).await?;
     let mut recovered = Recovered { highest_producer_id: None, ..Recovered::default() };
     let mut records_count: u64 = 0;
+    // Of all partitions, as the broker has it.
+    let room = &ProducerRoom::default();
     for record in records {
         if record.deleted || record.shredded {
             continue;
@@ -92,7 +94,7 @@ pub(super) async fn rebuild(
         let indices = 0..record.partitions;
         let found: Vec<Found> = stream::iter(indices.map(|partition| {
             let id = TopicPartition { topic: record.id, partition };
-            partition_of(core, &record, id, progress)
+            partition_of(core, &record, id, room, progress)
         }))
         .buffered(PARTITIONS_AT_ONCE)
         .collect()
@@ -165,6 +167,7 @@ async fn partition_of(
     core: &Arc<Core>,
     record: &TopicRecord,
     id: TopicPartition,
+    room: &ProducerRoom,
     progress: Progress<'_>,
 ) -> Found {
     let needed = core.listing_quorum();
@@ -208,7 +211,7 @@ async fn partition_of(
         epoch: LeaderEpoch(highest_epoch.map_or(0, |epoch| epoch.0.saturating_add(1))),
         epochs: epochs(chain.iter().chain(&beyond)),
         runs: listing.manifest.runs().into_iter().map(run).collect(),
-        producers: producers.into_log(clock::wall_ms()),
+        producers: producers.into_log(clock::wall_ms(), room),
         head: newest.map(|entry| Head {
             number: entry.number,
             shipped,

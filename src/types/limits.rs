@@ -116,6 +116,10 @@ pub const PRODUCER_IDS: i64 = 1 << 62;
 /// Idempotent producers remembered per partition, about 250 bytes each. A well-behaved cluster has one per writing
 /// process; a client that opens a new one per batch costs its partition's older ones their memory and nothing else.
 pub const PARTITION_PRODUCERS: usize = 10_000;
+/// The same for all partitions together, beside the first of each partition, which is always remembered. They are held twice
+/// and a third time while a checkpoint is written: some 500 MB, and 370 MB of its text, if all of them send on and on. Enough
+/// for 5,000 processes that write to 100 partitions each within a day.
+pub const PRODUCERS: usize = 500_000;
 
 /// Blocks beyond a gap that one vdisk holds in memory. The original's clients have at most a few hundred blocks under
 /// way; a client that names a wrong first sequence would otherwise fill the memory.

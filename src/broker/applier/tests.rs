@@ -52,6 +52,7 @@ fn rig() -> Rig {
             topic: TopicName::new("t").unwrap(),
             options: Arc::new(RwLock::new(Arc::new(options.clone()))),
             committer: committer.clone(),
+            producer_room: Arc::default(),
             local_log: Arc::clone(&local_log),
             metrics: metrics.clone(),
             offline: None,

@@ -24,7 +24,7 @@ fn header(id: i64, epoch: i16, first: i32, count: i32, base_offset: Offset) -> B
 fn take(states: &mut ProducerStates, header: &BatchHeader) -> Result<Verdict, ProducerError> {
     let verdict = states.check(header);
     if verdict == Ok(Verdict::Append) {
-        states.apply(header, 0);
+        states.apply(header, 0, &ProducerRoom::default());
     }
     verdict
 }
@@ -58,7 +58,7 @@ fn sequences_wrap_to_zero() {
     let again = states.check(&header(1, 0, last, 3, 9));
     assert_eq!(again, Ok(Verdict::Duplicate { base_offset: 1, timestamp: 10 }));
     let mut states = ProducerStates::default();
-    states.apply(&header(1, 0, last, 1, 0), 0);
+    states.apply(&header(1, 0, last, 1, 0), 0, &ProducerRoom::default());
     assert_eq!(states.check(&header(1, 0, 0, 1, 1)), Ok(Verdict::Append));
 }
 
@@ -78,19 +78,72 @@ fn epochs_fence_and_begin_at_zero() {
 
 #[test]
 fn the_longest_unused_producer_makes_room() {
+    let room = ProducerRoom::default();
     let mut states = ProducerStates::default();
     for id in 0..PARTITION_PRODUCERS as i64 {
-        states.apply(&header(id, 0, 0, 1, id), id);
+        states.apply(&header(id, 0, 0, 1, id), id, &room);
     }
-    states.apply(&header(0, 0, 1, 1, 90_000), 50_000);
-    states.apply(&header(70_000, 0, 0, 1, 90_001), 50_001);
+    states.apply(&header(0, 0, 1, 1, 90_000), 50_000, &room);
+    states.apply(&header(70_000, 0, 0, 1, 90_001), 50_001, &room);
     assert_eq!(states.len(), PARTITION_PRODUCERS);
     assert!(matches!(states.check(&header(0, 0, 9, 1, 0)), Err(ProducerError::OutOfOrder { .. })));
     assert_eq!(states.check(&header(1, 0, 9, 1, 0)), Ok(Verdict::Append));
-    assert_eq!(states.expire(50_001, 1), PARTITION_PRODUCERS - 2);
+    assert_eq!(states.expire(50_001, 1, &room), PARTITION_PRODUCERS - 2);
     assert_eq!(ProducerStates::restore(states.snapshot()), states);
-    assert_eq!(states.expire(60_000, 100), 2);
+    assert_eq!(states.expire(60_000, 100, &room), 2);
     assert!(states.is_empty());
+    assert_eq!(room.taken(), 0);
+}
+
+#[test]
+fn all_partitions_together_keep_no_more_producers_than_there_is_room_for() {
+    let room = ProducerRoom::new(10, 0);
+    let mut partitions = vec![ProducerStates::default(); 30];
+    for id in 0..600i64 {
+        let states = &mut partitions[id as usize * 7 % 30];
+        let first = header(id, 0, 0, 1, id);
+        states.apply(&first, id, &room);
+        // It is known from here on, whoever made room.
+        let again = Verdict::Duplicate { base_offset: id, timestamp: id * 10 };
+        assert_eq!(states.check(&first), Ok(again));
+        let counted = partitions.iter().map(ProducerStates::counted).sum::<usize>();
+        assert_eq!(room.taken(), counted);
+        assert!(counted <= 10);
+    }
+    // Each has the one that wrote last there, whatever the others hold.
+    assert_eq!(partitions.iter().map(ProducerStates::len).sum::<usize>(), 40);
+    let known = partitions.iter().flat_map(|states| states.newest_batches().into_keys());
+    assert_eq!(known.filter(|id| *id >= 570).count(), 30);
+    // One that is known displaces none.
+    let states = partitions.iter_mut().max_by_key(|states| states.len()).unwrap();
+    let (len, id) = (states.len(), *states.newest_batches().keys().max().unwrap());
+    states.apply(&header(id, 0, 1, 1, 700), 700, &room);
+    assert_eq!((states.len(), room.taken()), (len, 10));
+}
+
+#[test]
+fn producers_that_expire_or_are_gone_give_their_room_back() {
+    let room = ProducerRoom::new(6, 0);
+    let mut partitions = vec![ProducerStates::default(); 2];
+    let fill = |states: &mut ProducerStates, now_ms| {
+        for id in 0..9 {
+            states.apply(&header(id, 0, 0, 1, id), now_ms + id, &room);
+        }
+        states.len()
+    };
+    assert_eq!(fill(&mut partitions[0], 0), 7);
+    assert_eq!(fill(&mut partitions[1], 0), 1);
+    // Those that wrote at 2 to 4.
+    assert_eq!(partitions[0].expire(105, 100, &room), 3);
+    assert_eq!(room.taken(), 3);
+    assert_eq!(fill(&mut partitions[1], 100), 4);
+    partitions[0].clear(&room);
+    assert_eq!(room.taken(), 3);
+    assert!(partitions[0].is_empty());
+    assert_eq!(partitions[1].expire(1_000, 0, &room), 4);
+    assert_eq!(room.taken(), 0);
+    assert_eq!(partitions[1].expire(1_000, 0, &room), 0);
+    assert_eq!(fill(&mut partitions[1], 0), 7);
 }
 
 proptest! {
