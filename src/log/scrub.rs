@@ -319,7 +319,7 @@ mod tests {
         let can_drop = !page_cache::holds(file.as_fd(), 0);
         let mut scrub = log.reader().scrub(0).unwrap();
         while !scrub.is_over() {
-            assert_eq!(scrub.step(300).unwrap().suspect, None);
+            assert_eq!(scrub.step(1 << 20).unwrap().suspect, None);
         }
         assert!(!can_drop || !page_cache::holds(file.as_fd(), 0));
         // Retired, it is let go of.
