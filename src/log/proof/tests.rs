@@ -21,6 +21,7 @@
 //! | a segment's file is cut where its batches end | `a_file_ends_where_its_batches_do_after_a_cut` |
 //! | sync behind the `.swap` of a compaction, and behind its unlinks | `a_power_cut_at_any_operation_of_a_compaction_is_…` |
 //! | sync behind its last renames | `a_replacement_syncs_the_directory_behind_each_of_its_steps` alone: see below |
+//! | an error of a read of a header | `a_read_that_fails_is_no_damage_and_nothing_is_cut` |
 //! | what is deleted is not made anew | `a_reader_outlives_the_deletion_of_what_it_has_not_read_yet` |
 //!
 //! A power cut does not show the last one: as long as the last renames are not on disk, the `.swap` is, and the next start
@@ -80,6 +81,41 @@ fn three_segments() -> (SimDisk, Model, Range<Offset>) {
     let middle = log.segments()[1];
     assert!(middle.bytes > 300);
     (disk.crash(0), model, middle.base_offset..middle.next_offset)
+}
+
+#[test]
+fn a_read_that_fails_is_no_damage_and_nothing_is_cut() {
+    let (whole, model, _) = three_segments();
+    let end = model.end(0);
+    let open = |disk: &SimDisk| Log::open(disk.shared(), dir(), id(), 0, end, SMALL);
+    let starts = || model.0.iter().map(|batch| batch.base);
+    for fail in 0.. {
+        let disk = whole.crash(0);
+        disk.fail_read_at(Some((fail, 5)));
+        let looked = open(&disk).and_then(|log| {
+            assert_eq!((log.damage(), log.end_offset()), (&[][..], end));
+            let reader = log.reader();
+            starts().map(|from| Ok((from, reader.read(from, end, 1)?))).collect()
+        });
+        let reached = disk.reads().len() > fail;
+        let context = format!("read {fail}: {:?}", disk.reads().get(fail));
+        disk.fail_read_at(None);
+        let found: Vec<(Offset, bytes::Bytes)> = match looked {
+            Ok(found) => found,
+            Err(Error::Io { .. }) => {
+                assert!(reached, "{context}");
+                vec![]
+            }
+            Err(error) => panic!("{context}: {error}"),
+        };
+        assert!(found.iter().zip(&model.0).all(|((_, found), batch)| *found == batch.bytes));
+        let log = open(&disk).unwrap();
+        assert_eq!((log.damage(), log.end_offset()), (&[][..], end), "{context}");
+        assert!(!is_right_or_damaged(&log.reader(), &model, &(0..0)), "{context}");
+        if !reached {
+            break;
+        }
+    }
 }
 
 /// Holds what a log says against what was written: right, or damaged within `hurt`. Gives whether anything is damaged.

@@ -25,6 +25,7 @@
 //! | a later file, the checkpoint as proof | `a_missing_file_in_the_middle_…`, `a_bad_commit_below_the_checkpoint_…` |
 //! | a file is read no further than the next one begins | `a_roll_takes_a_spare_…` (`spare`) |
 //! | a log that begins anew removes spares | `a_new_log_does_not_take_over_spares_…` (`spare`) |
+//! | an error of a read of a frame, and of the search for a successor | `a_read_that_fails_is_no_torn_end_…` |
 //! | standing still after an error | `after_a_failed_call_…` |
 //!
 //! The sync of a new spare's zeros is for speed: without it all tests pass, as they must.
@@ -320,6 +321,37 @@ fn corruption_is_named_by_file_position_and_commit() {
     assert_eq!((named, *position, *commit), (&path, 1536, 2));
     assert!(error.to_string().contains("put a good copy of the file in its place"), "{error}");
     assert_eq!(length(&disk, &path), 512 + 3 * 1024);
+}
+
+#[test]
+fn a_read_that_fails_is_no_torn_end_and_nothing_that_was_never_there() {
+    for is_damaged in [false, true] {
+        let (whole, commits) = ten_commits();
+        if is_damaged {
+            // The first of a file of three: those behind it prove that it was there.
+            whole.flip(&paths(&whole)[0], 512 + 60, 1);
+        }
+        for fail in 0.. {
+            let disk = whole.restart();
+            disk.fail_read_at(Some((fail, EIO)));
+            let opened = open(&disk).map(|(_, found)| found);
+            let reached = disk.reads().len() > fail;
+            disk.fail_read_at(None);
+            let context = format!("read {fail}: {:?}", disk.reads().get(fail));
+            match opened {
+                Ok(found) => assert!(!is_damaged && found == commits, "{context}"),
+                Err(Error::Io { .. }) => assert!(reached, "{context}"),
+                Err(error) => assert!(is_damaged, "{context}: {error}"),
+            }
+            match open(&disk) {
+                Ok((_, found)) => assert!(!is_damaged && found == commits, "{context}, later"),
+                Err(error) => assert!(is_damaged, "{context}, later: {error}"),
+            }
+            if !reached {
+                break;
+            }
+        }
+    }
 }
 
 #[test]
