@@ -6,6 +6,7 @@
 //!                      ▼                                        ▼
 //!   images.rs     the disk as it was within each call      model.rs   what must be there then, what may
 //!   failing.rs    a call that fails                              │
+//!   unread.rs     a look that fails
 //!        └──────────────▶ opened, compared, cut off and opened again ◀──┘
 //!   flips.rs      a bit or a sector of any file is another
 //!   offline.rs    a partition that cannot be opened, and what is kept of it meanwhile
@@ -48,6 +49,11 @@
 //! | sync of what is kept aside of an offline partition | `a_power_cut_on_the_way_out_or_back_loses_nothing` |
 //! | its removal once it is moved back | `an_offline_partition_says_so_and_the_others_are_served` |
 //! | that removal at once, by a rename; the sync behind the rename | `a_power_cut_on_the_way_out_or_back_loses_nothing` |
+//! | a log start is durable before files go, and is replayed | `a_power_cut_within_any_call_…` |
+//! | a vdisk is compacted by extent | `a_power_cut_within_any_call_…` |
+//! | sync of a compacted segment, of its new name, of the removal of the old ones | `a_power_cut_within_any_call_…` |
+//! | an error of a read of the commit log | `a_start_that_cannot_read_something_…` |
+//! | an error of a read of a batch's header | `a_reader_whose_disk_fails_…` |
 //! | sync of the parent of the commit log's directory | `a_power_cut_after_a_kill_loses_nothing_acknowledged` (`wal`) |
 //!
 //! These went unseen, and why that may be:
@@ -59,6 +65,10 @@
 //! * The high watermark that a Fetch waits for, in place of the log's end: it reads in vain, and is told the same.
 //! * What was kept aside goes after the checkpoint of the start that moved it back; before, it would be in its segments,
 //!   synced, and below the checkpoint that is there.
+//! * Compaction up to the checkpoint alone: what is not synced is not replaced either, by another check. The syncs of the
+//!   directory before a compacted segment's new name and behind its last: indexes are made anew, and the swap is made again.
+//! * Deletions stay for `delete.retention.ms`: the model asks for the newest values alone (`log/compaction/tests.rs` for more).
+//! * An error of a look at an index or a sidecar, taken for a missing one: those are hints, and are made anew.
 //! * The data directory's entry in its parent is synced again by each start and whenever a directory is made in it.
 
 mod failing;

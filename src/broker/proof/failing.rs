@@ -1,7 +1,7 @@
 //! Any call that a life makes to its disk fails.
 //!
 //! The life is one that has everything in it, see [`Covered::LIFE`]. In the short mode, of each sort of call (what is done
-//! to what sort of file) the first two fail in each way, and one in sixteen of the rest; in the long mode every call of ten
+//! to what sort of file) the first two fail in each way, and one in 24 of the rest; in the long mode every call of ten
 //! lives does.
 //!
 //! No call fails with EINTR: that, and a short write that can be finished, is finished below [`crate::disk`] (see its own
@@ -9,6 +9,7 @@
 //! here, at any eighth.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::model::{Expected, check};
 use super::scenario::{Death, Journal, Over, play};
@@ -33,7 +34,7 @@ fn chosen(operations: &[Operation], random: &mut Random) -> Vec<usize> {
     let mut is_chosen = |operation: &Operation| {
         let met: &mut usize = seen.entry(sort(operation)).or_default();
         *met += 1;
-        *met <= 2 || random.below(count(16, 1)) == 0
+        *met <= 2 || random.below(count(24, 1)) == 0
     };
     let all = operations.iter().enumerate();
     all.filter(|(_, operation)| is_chosen(operation)).map(|(number, _)| number).collect()
@@ -46,8 +47,12 @@ fn sort(operation: &Operation) -> String {
         Some((_, end)) => Some(end),
         None => part.chars().all(char::is_alphabetic).then_some(part),
     });
-    let place = if text.contains("/commitlog/") { "commitlog" } else { "" };
-    parts.chain([place]).collect::<Vec<_>>().join(" ")
+    // And of what topic a segment goes: to be deleted, or to be replaced.
+    let place = match operation {
+        Operation::Remove(path) if text.contains(".log") => path.parent().and_then(Path::to_str),
+        _ => text.contains("/commitlog/").then_some("commitlog"),
+    };
+    parts.chain(place).collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,12 +37,12 @@ fn some(reads: &[Read], random: &mut Random) -> Vec<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_that_cannot_read_something_is_refused_or_finds_all_and_the_next_finds_all() {
+async fn a_start_that_cannot_read_something_is_refused_or_says_what_is_offline_and_the_next_finds_all() {
     let (seed, _) = rich_life(seed(), STEPS).await;
     let (pictures, notes, covered) = life(seed).await;
     println!("{covered:?}");
     let mut random = Random(seed);
-    let (mut refused, mut opened) = (0, 0);
+    let (mut refused, mut offline, mut opened) = (0, 0, 0);
     for _ in 0..count(2, 100) {
         // Late ones have most of the kinds of files.
         let at = pictures.len() / 2 + random.below(pictures.len() / 2);
@@ -59,10 +59,15 @@ async fn a_start_that_cannot_read_something_is_refused_or_finds_all_and_the_next
                 Context(format!("seed {seed}, picture {at}, failed read {fail}: {what:?}"));
             let expected = || Expected::new(&notes, picture.least, picture.most);
             let broker = match result {
-                Ok(broker) => {
+                Ok(broker) if broker.offline().is_empty() => {
                     opened += 1;
                     disk.fail_read_at(None);
                     expected().holds(&broker).await;
+                    Some(broker)
+                }
+                // What of one partition cannot be read keeps that one alone from being served.
+                Ok(broker) => {
+                    offline += 1;
                     Some(broker)
                 }
                 Err(error) => {
@@ -82,8 +87,8 @@ async fn a_start_that_cannot_read_something_is_refused_or_finds_all_and_the_next
             drop(context);
         }
     }
-    println!("{refused} starts refused, {opened} not");
-    assert!(refused > 40, "{refused}");
+    println!("{refused} starts refused, {offline} with something offline, {opened} whole");
+    assert!(refused + offline > 40 && offline > 10, "{refused}, {offline}");
 }
 
 /// Whether the cause of the cause is the disk's error.
