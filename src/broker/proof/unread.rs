@@ -37,7 +37,8 @@ fn some(reads: &[Read], random: &mut Random) -> Vec<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_that_cannot_read_something_is_refused_or_says_what_is_offline_and_the_next_finds_all() {
+async fn a_start_that_cannot_read_something_is_refused_or_says_what_is_offline_and_the_next_finds_all()
+ {
     let (seed, _) = rich_life(seed(), STEPS).await;
     let (pictures, notes, covered) = life(seed).await;
     println!("{covered:?}");
