@@ -55,7 +55,8 @@
 //!   apart for people: missing, misplaced, wrong key, rotten (checksum fails), forged (checksum fits, seal does not).
 //! * Shards decode together only if their header bytes are equal. What was decoded is checked batch by batch.
 //! * What may change later (server, state, placement) is in the manifest entry, never in the header.
-//! * Every length and count from a server is bounded by `types/limits.rs` before memory is taken for it.
+//! * Every length and count in what a server stores is bounded by `types/limits.rs` before memory is taken for what it says.
+//!   Shards are asked for up to their bound. Entries, heads and topics come in answers as long as the server makes them.
 //!
 //! # Recovery
 //!

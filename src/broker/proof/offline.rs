@@ -130,3 +130,49 @@ async fn a_power_cut_on_the_way_out_or_back_loses_nothing() {
     println!("{} and {} calls", out.len(), back.len());
     assert!(out.len() > 20 && back.len() > 20);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_in_the_wrong_place_outlives_the_topic_whose_place_it_has() {
+    let (disk, _) = sound().await;
+    let dir = |name: &str| Path::new(DATA).join(name);
+    let broker = open(&disk).unwrap();
+    let (a, b) = (broker.topic("a").unwrap().id(), broker.topic("b").unwrap());
+    b.partition(0).unwrap().append(more(), Origin::Kafka).unwrap().await.unwrap();
+    broker.stop();
+    let disk = disk.restart();
+    let of_b = disk.read_all(&meta("b-0"), 4096).unwrap();
+    disk.rename(&dir("a-0"), &dir("moved")).unwrap();
+    disk.rename(&dir("b-0"), &dir("a-0")).unwrap();
+    let broker = open(&disk).unwrap();
+    assert!(broker.topic("a").unwrap().partition(0).unwrap().offline().is_some());
+    broker.delete_topic(a).await.unwrap();
+    let names = disk.list(Path::new(DATA)).unwrap();
+    let left: Vec<_> = names.iter().filter(|name| name.starts_with("a-0")).collect();
+    assert!(left.len() == 1 && left[0].starts_with("a-0.left-"), "{names:?}");
+    assert_eq!(disk.read_all(&meta(left[0]), 4096).unwrap(), of_b);
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_aside_waits_for_a_directory_that_is_away() {
+    let (disk, right, expected) = broken().await;
+    let dir = |name: &str| Path::new(DATA).join(name);
+    open(&disk).unwrap().stop();
+    // To be repaired; or it is not mounted.
+    disk.rename(&dir("a-0"), &dir("away")).unwrap();
+    let broker = open(&disk).unwrap();
+    assert_eq!(broker.offline().len(), 1);
+    broker.stop();
+    let image = disk.restart();
+    disk.rename(&dir("away"), &dir("a-0")).unwrap();
+    disk.put(&meta("a-0"), &right);
+    holds(&disk, &expected).await;
+    // Somebody says that it does not come back.
+    image.create_dir_all(&dir("a-0")).unwrap();
+    let broker = open(&image).unwrap();
+    assert!(broker.offline().is_empty());
+    let topic = broker.topic("a").unwrap();
+    let (bytes, lost) = read_all(topic.partition(0).unwrap(), 8).await;
+    assert!(lost > 0 && expected.ends_with(&bytes) && !bytes.is_empty(), "{lost}");
+    broker.stop();
+}
