@@ -552,14 +552,13 @@ impl Broker {
             }
             let data_dir = &broker.config.data_dir;
             let gone = partitions.iter().zip(&directories).map(|(partition, dir)| {
-                let io = |source| log::Error::Io { op: "remove", path: dir.clone(), source };
                 if partition.offline().is_none() {
-                    return broker.disk.remove_dir_all(dir).map_err(io);
+                    return log::remove_dir(&*broker.disk, dir);
                 }
                 let is_others = |id| id != partition.id();
                 let cleared = recovery::clear(&*broker.disk, dir, id, is_others);
                 let aside = aside_dir(data_dir, partition.id());
-                cleared.and(broker.disk.remove_dir_all(&aside).map_err(io))
+                cleared.and(log::remove_dir(&*broker.disk, &aside))
             });
             // One that cannot be removed keeps no other.
             let first = gone.fold(Ok(()), Result::and);

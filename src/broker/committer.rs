@@ -75,6 +75,8 @@ struct Queue {
     bytes: usize,
     /// An append looked at the disk since the last commit.
     looked: bool,
+    /// No batches are taken: the commit log is as long as it may be, and no checkpoint can be written.
+    refuses: bool,
     /// A checkpoint ended.
     checkpointed: Option<CheckpointEnd>,
     /// The making of a spare commit log file ended, well or not.
@@ -151,6 +153,9 @@ impl Committer {
             // For it to look now and then until there is room.
             self.shared.arrived.notify_one();
             return Err(AppendError::DiskFull);
+        }
+        if queue.refuses {
+            return Err(AppendError::NoCheckpoint);
         }
         // One batch is always taken, however small the budget.
         if queue.bytes > 0 && queue.bytes + entry.payload.len() > self.queue_bytes {
@@ -355,11 +360,15 @@ impl Thread {
                 spare.into_iter().for_each(|spare| self.owned.wal.add_spare(spare));
                 continue;
             }
-            // Whoever stops waits for no checkpoint: the last one comes.
-            let held = !queue.stopping && self.must_checkpoint();
-            if held && !self.checkpointing && !self.checkpoint_failed_lately() {
+            let is_long = self.must_checkpoint();
+            if is_long && !self.checkpointing && !queue.stopping && !self.checkpoint_failed_lately()
+            {
                 return Next::Checkpoint;
             }
+            // What is queued waits for one that is under way. Behind one that failed it goes on, for it may be what cures that:
+            // a deletion; but no more batches are taken.
+            queue.refuses = is_long && self.checkpoint_failed.is_some();
+            let held = is_long && self.checkpointing && !queue.stopping && !queue.refuses;
             if !queue.work.is_empty() && !held {
                 return Next::Commit(take_commit(&mut queue, &self.room));
             }
@@ -368,7 +377,7 @@ impl Thread {
                 return Next::Stop;
             }
             let refuses = self.room.state() != room::State::Room;
-            let patience = match (refuses || held, named_by_successor || held) {
+            let patience = match (refuses || is_long, named_by_successor || held) {
                 (true, _) => Some(LOOK_AGAIN),
                 (false, false) => Some(IDLE),
                 (false, true) => None,
@@ -406,7 +415,10 @@ impl Thread {
     fn checkpoint_ended(&mut self, end: CheckpointEnd) {
         self.checkpointing = false;
         let commit = match end {
-            CheckpointEnd::Written(commit) => commit,
+            CheckpointEnd::Written(commit) => {
+                self.checkpoint_failed = None;
+                commit
+            }
             CheckpointEnd::Not(unsynced) => {
                 self.unsynced = unsynced;
                 self.checkpoint_failed = Some(clock::monotonic());

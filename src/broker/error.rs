@@ -50,6 +50,11 @@ pub enum AppendError {
     /// The disk has no room but the reserve for deletions.
     #[error("the disk of the data directory is full: free some space or inodes, or delete topics")]
     DiskFull,
+    /// The commit log is as long as it may be.
+    #[error(
+        "the commit log is as long as it may be, and no checkpoint can be written: the server's log says why"
+    )]
+    NoCheckpoint,
     /// The local log has reached its limit.
     #[error(
         "segments and commit log take nearly all of the {limit_bytes} bytes of -local-log-limit: delete records or topics, shorten their retention, or raise it"

@@ -48,6 +48,7 @@
 //! <data-dir>/format.json                   format, identity, cluster            data_dir.rs
 //! <data-dir>/meta/checkpoint, .copy        magic TLCK | format u16 | length u64 | JSON | CRC-32C      checkpoint.rs
 //! <data-dir>/commitlog/…                   see wal/
+//! <data-dir>/left/<topic>-<n>/             of a deleted topic, where it is not certain that the files were its own
 //! <data-dir>/reserve/00 … 15               blocks without meaning, 1 % of the file system, 8 to 288 MiB in all
 //! <data-dir>/<topic>-<partition>/…         see log/
 //! <data-dir>/aside/<topic id>-<partition>/…    what an offline partition is still to get                  aside.rs

@@ -163,7 +163,10 @@ impl Partition {
         if self.is_deleted() || from < marks.log_start.max(marks.local_start) {
             return None;
         }
-        self.reader().range_at_hand(from, marks.high_watermark, max_bytes, LOCATED_BYTES)
+        let reader = self.reader();
+        let range = reader.range_at_hand(from, marks.high_watermark, max_bytes, LOCATED_BYTES);
+        // As behind any read: its file may have been opened when the name was another topic's already.
+        range.filter(|_| !self.is_deleted())
     }
 
     /// Who reads much goes on behind it: that is checked while what was read is under way to them, by one thread at a time

@@ -142,17 +142,18 @@ pub(super) fn clear(
     let io = |op| move |source| log::Error::Io { op, path: dir.to_owned(), source };
     match log::owner_of(disk, dir)? {
         log::Owner::Partition(id) if is_needed(id) => {}
-        log::Owner::Nobody | log::Owner::Partition(_) => {
-            return disk.remove_dir_all(dir).map_err(io("remove"));
-        }
+        log::Owner::Nobody | log::Owner::Partition(_) => return log::remove_dir(disk, dir),
         log::Owner::Unknown => {}
     }
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    // No partition's directory has this name: those end with a number.
+    let left_in = dir.with_file_name("left");
+    disk.create_dir_all(&left_in).map_err(io("make room beside"))?;
     for number in 0.. {
-        let left = dir.with_file_name(format!("{name}.left-{topic}-{number}"));
+        let left = left_in.join(format!("{topic}-{number}"));
         if !disk.exists(&left).map_err(io("look beside"))? {
-            tracing::error!(dir = %dir.display(), left = %left.display(), "the directory of a deleted partition is another's, or it cannot be told whose it is: it is kept under another name");
-            return disk.rename(dir, &left).map_err(io("rename"));
+            tracing::error!(dir = %dir.display(), left = %left.display(), "the directory of a deleted partition is another's, or it cannot be told whose it is: it is kept there");
+            disk.rename(dir, &left).map_err(io("rename"))?;
+            return disk.sync_dir(&left_in).map_err(io("sync beside"));
         }
     }
     Ok(())

@@ -626,6 +626,7 @@ impl Task {
                 Err(
                     error @ (AppendError::Busy
                     | AppendError::DiskFull
+                    | AppendError::NoCheckpoint
                     | AppendError::LocalLogFull { .. }),
                 ) => {
                     tracing::debug!(vdisk = %self.vdisk, %error, "an append waits");

@@ -190,9 +190,10 @@ impl Failure for AppendError {
             Self::Deleted => Code::UnknownTopicOrPartition,
             // Not NOT_LEADER_OR_FOLLOWER: clients take that as "was not written", and it may have been.
             Self::Busy | Self::Stopping => Code::RequestTimedOut,
-            Self::DiskFull | Self::LocalLogFull { .. } | Self::Offline { .. } => {
-                Code::KafkaStorageError
-            }
+            Self::DiskFull
+            | Self::NoCheckpoint
+            | Self::LocalLogFull { .. }
+            | Self::Offline { .. } => Code::KafkaStorageError,
         }
         .into()
     }
@@ -328,6 +329,7 @@ mod tests {
         check(&AppendError::VdiskTopic { topic }, 44, false);
         check(&AppendError::Deleted, 3, true);
         check(&AppendError::DiskFull, 56, true);
+        check(&AppendError::NoCheckpoint, 56, true);
         check(&AppendError::LocalLogFull { limit_bytes: 1 }, 56, true);
         check(&AppendError::Offline { why: "x".to_owned() }, 56, true);
         check(&AppendError::Busy, 7, true);

@@ -15,6 +15,9 @@ const ENDS: usize = 8;
 /// window does better, on a thread that may take its time.
 const HEADERS: usize = 32;
 
+/// One byte of so many is looked for before it is believed that the rest is in memory too.
+const LOOKED_AT_BYTES: usize = 512 * 1024;
+
 /// Where reads of a segment ended, newest last: first offset behind, and its position. A hint: whoever goes on there checks
 /// that the batch at that position has that offset.
 #[derive(Debug, Default)]
@@ -79,6 +82,13 @@ impl View {
             usize::try_from(position - begin).ok().filter(|bytes| *bytes >= least.max(1))?;
         if !self.segment.proved.covers(begin, position) {
             return None;
+        }
+        // Headers alone may be what is left of it in memory.
+        let looks = (begin..position).step_by(LOOKED_AT_BYTES).chain([position - 1]);
+        for at in looks {
+            if !file.read_at_hand(&mut [0], at) {
+                return None;
+            }
         }
         self.segment.ends.add(expected, position);
         let pinned = file.pinned().ok()?;

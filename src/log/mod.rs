@@ -136,7 +136,7 @@ pub use config::Config;
 pub use error::{DamagedRange, Error, Fault, MetaFault};
 pub use files::Files;
 pub use log::{Detached, Dirty, Log, SegmentInfo};
-pub use partition_meta::{Owner, owner_of};
+pub use partition_meta::{Owner, owner_of, remove_dir};
 pub use producer_state::{ProducerError, ProducerRoom, ProducerSnapshot, ProducerStates, Verdict};
 pub use reader::{Range, Reader, Timestamped, Within};
 pub use scrub::{Scrub, Scrubbed};

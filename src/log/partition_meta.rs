@@ -50,6 +50,23 @@ pub fn owner_of(disk: &dyn Disk, dir: &Path) -> Result<Owner, Error> {
     }
 }
 
+/// Removes a partition's directory, what says whose it is last: where this is cut short, that can still be told. Not durable.
+///
+/// # Errors
+/// [`Error::Io`]; any part may then be gone.
+pub fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    let names = match disk.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("list", dir)(error)),
+    };
+    let last = path(dir);
+    for file in names.iter().map(|name| dir.join(name)).filter(|file| *file != last) {
+        disk.remove_file(&file).map_err(Error::io("remove", &file))?;
+    }
+    disk.remove_dir_all(dir).map_err(Error::io("remove", dir))
+}
+
 /// Path of the file in `dir`.
 pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("partition.meta")

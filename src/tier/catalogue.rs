@@ -192,8 +192,9 @@ impl Fragments {
             return found;
         }
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(asked) = asked {
-            tokio::time::sleep_until(asked + ASK_AGAIN).await;
+        if asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            // Just now by somebody else. Nobody waits here: claims stand in the same line.
+            return None;
         }
         let listing = Listing::read(core, self.id).await;
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

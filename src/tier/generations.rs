@@ -3,8 +3,8 @@
 //! ```text
 //!   a pass over the local log has ended -> each fragment against the local batches of its range: fewer records there?
 //!     lock -> fetch generation g -> its trailer, the local batches -> seal as generation G = g+1
-//!          -> n shards -> entry G (shipped) on all n servers -> all n read back
-//!          -> shards of g, and of attempts in between, removed -> entry G (complete)
+//!          -> n shards, all n read back -> entry G (shipped) on all n servers
+//!     10 s later -> all n read back again -> shards of g, and of attempts in between, removed -> entry G (complete)
 //! ```
 //!
 //! It runs beside shipper and completer, under the same claim. What it does is found by comparing: compaction only ever
@@ -17,7 +17,8 @@
 //! * **No intent is needed.** A generation counts through its entry, which is put when all its shards are there. Shards of an
 //!   attempt that was cut short are nobody's. Their name is never overwritten: it refuses other bytes, and the next attempt
 //!   takes the generation above it. So a generation has one set of bytes, as a number has.
-//! * The older shards go when every server of the fragment has the newer entry and every newer shard was read back. An entry
+//! * The older shards go when every server of the fragment has the newer entry and every newer shard was read back, twice and
+//!   ten seconds apart: servers sync once a second, and a power cut of all of them must leave one or the other. An entry
 //!   of a later generation that is not *complete* says that this may not have happened: the next claim does it, from putting
 //!   the entry on, for it may be on some servers only.
 //! * What is read meanwhile is right in either generation: both replay to the same content. Who holds the older entry and
@@ -25,8 +26,9 @@
 //! * Compaction removes deletions only in a local log with which all fragments are in step ([`InStep`]). So what a deletion
 //!   deletes is in no fragment any more when the deletion goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -34,6 +36,7 @@ use tokio::sync::watch;
 use super::body::{Body, BodyBatch, TrailerParts};
 use super::catalogue::Fragments;
 use super::completer::{RETRY, make_whole};
+use super::fetcher::fetch;
 use super::fragment::{Draft, OpenedFragment, SealedFragment, seal};
 use super::local::{InStep, Local};
 use super::put::{self, PutError};
@@ -60,7 +63,22 @@ pub(super) struct Generations {
     pub shipped: watch::Receiver<Offset>,
     /// Numbers that are left as they are for this process.
     pub given_up: BTreeSet<u64>,
+    /// What was sealed anew in this life and has its older shards still, as it was before.
+    pub left: BTreeMap<u64, ManifestEntry>,
 }
+
+/// Between the entry of a generation and the removal of what it replaces: longer than servers take to sync what they have
+/// acknowledged (each second), so that no power cut of all of them leaves neither of the two.
+#[cfg(not(test))]
+const SETTLE: Duration = Duration::from_secs(10);
+#[cfg(test)]
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// Longest pause between two tries.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Fragments that wait to be settled at the same time, about 1 KiB each.
+const UNSETTLED: usize = 1024;
 
 /// What is left to do after a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +86,8 @@ enum Rest {
     Nothing,
     /// The newest fragment is to be sealed anew once there is a newer one.
     AfterShipping,
+    /// What was sealed anew is to be settled.
+    Settle,
     /// Something failed that may go well later.
     Soon,
 }
@@ -83,7 +103,6 @@ enum Outcome {
     Gone,
     /// It stays as it is.
     GivenUp,
-    Later,
 }
 
 /// Why local batches cannot be had.
@@ -106,6 +125,7 @@ struct Tally {
 impl Generations {
     /// Runs until something ends it.
     pub async fn run(mut self) -> End {
+        let mut pause = RETRY;
         loop {
             let pass = *self.compacted.borrow_and_update();
             let shipped = *self.shipped.borrow_and_update();
@@ -113,11 +133,16 @@ impl Generations {
                 Ok(rest) => rest,
                 Err(end) => return end,
             };
+            if rest == Rest::Settle {
+                tokio::time::sleep(SETTLE).await;
+                continue;
+            }
             let changed = tokio::select! {
                 changed = self.compacted.changed() => changed,
                 changed = self.shipped.changed(), if rest == Rest::AfterShipping => changed,
-                () = tokio::time::sleep(RETRY), if rest == Rest::Soon => Ok(()),
+                () = tokio::time::sleep(pause), if rest == Rest::Soon => Ok(()),
             };
+            pause = if rest == Rest::Soon { (2 * pause).min(LONGEST) } else { RETRY };
             if changed.is_err() {
                 return End::Stopping;
             }
@@ -135,7 +160,9 @@ impl Generations {
             return Ok(rest);
         }
         let (step, compared, tally) = self.compare(pass, shipped).await?;
-        self.local.in_step(step);
+        if compared != Rest::Settle {
+            self.local.in_step(step);
+        }
         let Tally { renewed, before, after } = tally;
         if renewed > 0 {
             tracing::info!(partition = %self.local.id(), fragments = renewed, before, after, "compacted fragments were sealed anew");
@@ -161,6 +188,14 @@ impl Generations {
                 step.whole = false;
                 continue;
             }
+            if self.left.len() >= UNSETTLED {
+                rest = rest.max(Rest::Settle);
+                break;
+            }
+            if entry.generation > 0 && entry.state == EntryState::Shipped {
+                // Not settled, or it cannot be: nothing may lean on it.
+                is_unbroken = false;
+            }
             let outcome = match scan.records(entry).await {
                 Ok(records) if records >= entry.size => None,
                 Ok(_) if entry.next_offset() >= shipped => {
@@ -182,16 +217,14 @@ impl Generations {
                     tally.renewed += 1;
                     tally.before += before;
                     tally.after += after;
+                    is_unbroken = false;
+                    rest = rest.max(Rest::Settle);
                 }
                 Some(Outcome::Gone) => {
                     step.whole = false;
                     continue;
                 }
                 Some(Outcome::GivenUp) => is_unbroken = false,
-                Some(Outcome::Later) => {
-                    is_unbroken = false;
-                    rest = Rest::Soon;
-                }
             }
             if is_unbroken {
                 step.upto = entry.next_offset();
@@ -242,6 +275,10 @@ impl Generations {
         };
         let new = self.entry(&old, &sealed, &places);
         drop(sealed);
+        // Before any server names it in the place of the one that is there.
+        if let Err(why) = make_whole(&self.core, &self.fragments, &self.local, &new).await {
+            return Ok(self.give_up(number, &why));
+        }
         self.put_entry(&new, &places).await?;
         self.tell_former(&old, &new).await;
         self.fragments.insert(new.clone());
@@ -249,11 +286,10 @@ impl Generations {
         self.core.metrics.renewed(before, after);
         tracing::debug!(partition = %self.local.id(), number, generation = new.generation, before, after, "a fragment is sealed anew");
         // Of an older generation that was not finished, what lies below it is not known.
-        let is_finished = old.generation == 0 || old.state == EntryState::Complete;
-        Ok(match self.finish(&new, is_finished.then_some(&old)).await? {
-            Rest::Soon => Outcome::Later,
-            _ => Outcome::Renewed { before, after },
-        })
+        if old.generation == 0 || old.state == EntryState::Complete {
+            self.left.insert(number, old);
+        }
+        Ok(Outcome::Renewed { before, after })
     }
 
     /// Seals, and puts all shards under the first generation whose names are free.
@@ -344,9 +380,11 @@ impl Generations {
         }
     }
 
-    /// Goes on where an earlier life was cut short behind the first entry.
-    async fn finish_left(&self, number: u64) -> Result<Rest, End> {
-        let _change = self.fragments.changing().await;
+    /// Settles what was sealed anew in this life, or in an earlier one that was cut short behind the first entry.
+    async fn finish_left(&mut self, number: u64) -> Result<Rest, End> {
+        let fragments = Arc::clone(&self.fragments);
+        let _change = fragments.changing().await;
+        let old = self.left.remove(&number);
         let unfinished =
             |entry: &ManifestEntry| entry.generation > 0 && entry.state == EntryState::Shipped;
         let Some(entry) = self.fragments.numbered(number).filter(unfinished) else {
@@ -356,10 +394,28 @@ impl Generations {
             entry.servers.iter().map(|name| self.core.servers.by_name(name)).collect();
         let Some(places) = places else {
             // Without all of its servers nothing is complete, and the older shards may be the better ones.
-            return Ok(Rest::Nothing);
+            self.say_incomplete(number, "one of its shard servers is not configured any more");
+            return Ok(Rest::Soon);
         };
-        self.put_entry(&entry, &places).await?;
-        self.finish(&entry, None).await
+        if old.is_none() {
+            // Servers that lost what they had last may have it no more, and the one before still.
+            if let Err(error) = fetch(&self.core, &self.fragments, &entry).await {
+                self.say_incomplete(number, &in_words(&error));
+                return Ok(Rest::Soon);
+            }
+            self.put_entry(&entry, &places).await?;
+        }
+        self.finish(&entry, old.as_ref()).await
+    }
+
+    fn say_incomplete(&self, number: u64, why: &str) {
+        let id = self.local.id();
+        let what = format!(
+            "its fragment {number} was sealed anew and is not complete, the shards before stay: {why}"
+        );
+        if self.core.board.put(id, Part::Renewing, what) {
+            tracing::warn!(partition = %id, number, why, "a fragment that was sealed anew is not complete");
+        }
     }
 
     /// Every server has the entry: reads the fragment back, removes what it replaces, says that it is complete.
@@ -369,14 +425,7 @@ impl Generations {
         old: Option<&ManifestEntry>,
     ) -> Result<Rest, End> {
         if let Err(why) = make_whole(&self.core, &self.fragments, &self.local, entry).await {
-            let id = self.local.id();
-            let what = format!(
-                "its fragment {} was sealed anew and is not complete, the shards before stay: {why}",
-                entry.number
-            );
-            if self.core.board.put(id, Part::Renewing, what) {
-                tracing::warn!(partition = %id, number = entry.number, why, "a fragment that was sealed anew is not complete");
-            }
+            self.say_incomplete(entry.number, &why);
             return Ok(Rest::Soon);
         }
         self.remove_before(entry, old).await;

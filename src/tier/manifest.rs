@@ -156,10 +156,18 @@ impl Manifest {
             return Ok(Inserted::New);
         };
         if entry.generation != known.generation {
-            if entry.generation < known.generation {
+            // The mark of a deletion is final, whichever generation it was put on.
+            let deleted = [&entry, known].iter().any(|it| it.state == EntryState::Deleting);
+            let stays = entry.generation < known.generation;
+            if stays && deleted == (known.state == EntryState::Deleting) {
                 return Ok(Inserted::Known);
             }
-            *known = entry;
+            if !stays {
+                *known = entry;
+            }
+            if deleted {
+                known.state = EntryState::Deleting;
+            }
             return Ok(Inserted::Updated);
         }
         if entry.hash != known.hash || entry.public_hash != known.public_hash {

@@ -9,7 +9,7 @@
 //! Nothing leaves before its intent is durable. What was intended before a crash is made again to the same bytes, or its
 //! number is never used. A partition without anything to ship waits for its watermarks and costs nothing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +128,7 @@ impl Shipper {
                     compacted: self.compacted.clone(),
                     shipped: shipping.shipped_now.subscribe(),
                     given_up: BTreeSet::new(),
+                    left: BTreeMap::new(),
                 };
                 let ship = async {
                     let Err(end) = shipping.ship_for_ever(listing).await;

@@ -161,6 +161,8 @@ impl World {
 
     /// A new broker over the same data directory, or over an empty one.
     async fn restart(&mut self, is_rebuilt: bool) {
+        // The servers are told of a plain topic with its first fragment.
+        let is_rebuilt = is_rebuilt && self.partition().watermarks().log_end > 1;
         if is_rebuilt {
             self.ship().await;
         }

@@ -166,8 +166,9 @@ impl Partition {
         stopping: &AtomicBool,
     ) -> Result<bool, log::Error> {
         if let Some(replacement) = progress.unfinished.take() {
-            progress.replaced = true;
             self.install(progress, replacement)?;
+            // What the tier compared was what this replaces.
+            self.compaction.passes.send_modify(|passes| *passes += 1);
         }
         let Some((scope, _)) = self.scope(progress, now_ms) else { return Ok(false) };
         let options = self.options();

@@ -146,10 +146,11 @@ async fn a_directory_in_the_wrong_place_outlives_the_topic_whose_place_it_has() 
     let broker = open(&disk).unwrap();
     assert!(broker.topic("a").unwrap().partition(0).unwrap().offline().is_some());
     broker.delete_topic(a).await.unwrap();
-    let names = disk.list(Path::new(DATA)).unwrap();
-    let left: Vec<_> = names.iter().filter(|name| name.starts_with("a-0")).collect();
-    assert!(left.len() == 1 && left[0].starts_with("a-0.left-"), "{names:?}");
-    assert_eq!(disk.read_all(&meta(left[0]), 4096).unwrap(), of_b);
+    assert!(!disk.exists(&dir("a-0")).unwrap());
+    let left = disk.list(&dir("left")).unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let kept = dir("left").join(&left[0]).join("partition.meta");
+    assert_eq!(disk.read_all(&kept, 4096).unwrap(), of_b);
     broker.stop();
 }
 

@@ -266,18 +266,21 @@ async fn the_older_shards_stay_until_all_servers_have_the_entry_and_all_newer_on
             let least = content(&disk.bytes());
             disk.epoch += 1;
             let broker = Broker::start(&world, disk.clone(), i64::MAX).await;
-            // The older generation is read before the newer entry is put, the newer one behind it.
-            let first = if act == Act::Read { Act::Entry } else { act };
+            // The older generation is read before the newer shards are put, the newer one behind that, before any entry.
+            let first = if act == Act::Read { Act::Shard } else { act };
             let before = world.trace.count(first, true);
             world.trace.hold(&[(first, server)]);
             broker.local.compacted.send_replace(1);
             quiet_after(&world.trace, |trace| trace.count(first, true) == before + 5).await;
             if act == Act::Read {
                 let before = world.trace.count(act, true);
+                let entries = world.trace.count(Act::Entry, false);
                 world.trace.hold(&[(act, server)]);
-                let others =
-                    |t: &Trace| t.count(act, true) >= before + 5 || t.count(Act::Remove, false) > 0;
+                let others = |t: &Trace| {
+                    t.count(act, true) >= before + 5 || t.count(Act::Entry, false) > entries
+                };
                 quiet_after(&world.trace, others).await;
+                assert_eq!(world.trace.count(Act::Entry, false), entries, "not read at {server}");
             }
             assert_eq!(world.trace.count(Act::Remove, false), 0, "{act:?} at {server}");
             let pair = [server, (server + 1) % 6];
