@@ -551,19 +551,24 @@ fn small_neighbours_become_one_and_a_clean_segment_is_left_alone() {
     assert!(between > operations);
 }
 
+/// All that a pass by key may do.
+fn by_key(rig: &Rig) -> Rules {
+    Rules {
+        by: By::Key,
+        now_ms: rig.now_ms,
+        delete_retention_ms: RETENTION_MS,
+        drops_deletions: true,
+        kept_elsewhere: None,
+        producers: HashMap::new(),
+        config: CONFIG,
+    }
+}
+
 #[test]
 fn nothing_is_replaced_that_was_deleted_meanwhile_and_nothing_deleted_that_is_being_replaced() {
     let mut rig = filled(By::Key, 4);
     let begin = |rig: &Rig| {
-        let rules = Rules {
-            by: By::Key,
-            now_ms: rig.now_ms,
-            delete_retention_ms: RETENTION_MS,
-            drops_deletions: true,
-            kept_elsewhere: None,
-            producers: HashMap::new(),
-            config: CONFIG,
-        };
+        let rules = by_key(rig);
         let reader = rig.log.reader();
         Pass::begin(&reader, 0, rig.recovery_point, rules)
             .unwrap()
@@ -597,15 +602,7 @@ fn a_replacement_that_found_no_room_half_way_is_completed_by_another_try() {
     loop {
         let mut rig = filled(By::Key, 4);
         let reader = rig.log.reader();
-        let rules = Rules {
-            by: By::Key,
-            now_ms: rig.now_ms,
-            delete_retention_ms: RETENTION_MS,
-            drops_deletions: true,
-            kept_elsewhere: None,
-            producers: HashMap::new(),
-            config: CONFIG,
-        };
+        let rules = by_key(&rig);
         let mut pass = Pass::begin(&reader, 0, rig.recovery_point, rules).unwrap().unwrap();
         let replacement = pass.step().unwrap().unwrap();
         assert!(rig.log.begin_replacement(&replacement));
@@ -636,15 +633,7 @@ fn a_replacement_that_found_no_room_half_way_is_completed_by_another_try() {
 #[test]
 fn a_replacement_syncs_the_directory_behind_each_of_its_steps() {
     let mut rig = filled(By::Key, 4);
-    let rules = Rules {
-        by: By::Key,
-        now_ms: rig.now_ms,
-        delete_retention_ms: RETENTION_MS,
-        drops_deletions: true,
-        kept_elsewhere: None,
-        producers: HashMap::new(),
-        config: CONFIG,
-    };
+    let rules = by_key(&rig);
     let reader = rig.log.reader();
     let mut pass = Pass::begin(&reader, 0, rig.recovery_point, rules).unwrap().unwrap();
     let replacement = pass.step().unwrap().unwrap();
