@@ -156,6 +156,8 @@ impl Generations {
                 rest = rest.max(self.finish_left(entry.number).await?);
             }
         }
+        // What is still there was deleted meanwhile, and would count as waiting for ever.
+        self.left.clear();
         if pass == 0 {
             return Ok(rest);
         }
